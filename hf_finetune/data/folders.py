@@ -1,0 +1,102 @@
+"""A folder of class folders, or of data files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+from datasets import Dataset, DatasetDict, Features, Image, Value
+
+from hf_finetune.data.columns import IMAGE_SUFFIXES
+from hf_finetune.errors import DataError
+
+# Names of folders that are splits, and the split they are.
+_SPLITS = {
+    "train": "train", "training": "train",
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+
+
+def read_folder(folder: Path, config: str | None, train_split: str) -> dict[str, Dataset]:
+    """Read a folder: one made by `save_to_disk`, class folders of images, or data files as the Hub keeps them.
+
+    Class folders lie in the folder itself (one split) or in folders called train, validation and test. An image's
+    label is the name of its class folder, at any depth below it. Files are not opened here: a broken one is found by
+    the inspection.
+
+    Raises:
+        DataError: the folder holds nothing of this kind.
+    """
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        saved = datasets.load_from_disk(str(folder))
+        return dict(saved) if isinstance(saved, DatasetDict) else {train_split: saved}
+    folders = _subfolders(folder)
+    split_folders = [entry for entry in folders if entry.name.lower() in _SPLITS]
+    # A class may be called "train": folders are splits only if they hold class folders.
+    if any(_has_image_folders(entry) for entry in split_folders):
+        if others := [entry.name for entry in folders if entry not in split_folders and _images_below(entry)]:
+            named = ", ".join(entry.name for entry in split_folders)
+            raise DataError(
+                f"data.dataset={folder}: are {named} splits or classes? Beside them images lie in {', '.join(others[:5])}. "
+                "Name the folders of the splits: data.dataset={train: FOLDER, test: FOLDER}."
+            )
+        return {_SPLITS[entry.name.lower()]: read_class_folders(entry) for entry in split_folders}
+    if _has_image_folders(folder):
+        return {train_split: read_class_folders(folder)}
+    return _read_repository(folder, config)
+
+
+def read_class_folders(folder: Path) -> Dataset:
+    """One split: an image's label is the name of its class folder.
+
+    Raises:
+        DataError: there are no images in class folders.
+    """
+    paths: list[str] = []
+    labels: list[str] = []
+    for class_folder in _subfolders(folder):
+        found = [str(path) for path in _images_below(class_folder)]
+        paths += found
+        labels += [class_folder.name] * len(found)
+    if not paths:
+        raise DataError(f"{folder}: no images in class folders.")
+    features = Features({"image": Image(decode=False), "label": Value("string")})
+    images = [{"bytes": None, "path": path} for path in paths]
+    return Dataset.from_dict({"image": images, "label": labels}, features=features)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _images_below(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def _has_image_folders(folder: Path) -> bool:
+    return any(_images_below(entry) for entry in _subfolders(folder))
+
+
+def _read_repository(folder: Path, config: str | None) -> dict[str, Dataset]:
+    """Data files laid out as in a repository of the Hub."""
+    wanted = (
+        "Give a folder of class folders of images (with or without train/validation/test above them), or of data files."
+    )
+    entries = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    if not entries:
+        raise DataError(f"data.dataset={folder}: the folder is empty. {wanted}")
+    has_images = any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
+    if has_images:
+        raise DataError(f"data.dataset={folder}: the images lie in no class folders, so they have no labels. {wanted}")
+    try:
+        return dict(datasets.load_dataset(str(folder), config))
+    except Exception as error:  # the builders raise errors of many kinds
+        holds = f"It holds: {', '.join(entries[:10])}{', ...' if len(entries) > 10 else ''}."
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"data.dataset={folder}: {reason}. {holds} {wanted}") from error

@@ -1,0 +1,153 @@
+"""From a recipe's data section to checked splits: reads as the table of contents of the data room."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+
+from hf_finetune.data.checks import Inspection, broken_rows, count_copies, inspect, refuse
+from hf_finetune.data.columns import Columns, find_columns
+from hf_finetune.data.labels import LabelSpace
+from hf_finetune.data.ranks import first_on_each_machine
+from hf_finetune.data.roles import ROLES, LabeledSplit, choose_rows, encode_splits
+from hf_finetune.data.sources import open_source, take_split
+from hf_finetune.errors import DataError
+
+if TYPE_CHECKING:
+    from hf_finetune.recipes.schema import Data, Recipe
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """Splits ready for training, each with the columns id, image or text (and text_pair), label.
+
+    `id` is the row's number in its source split. `image` is stored encoded (`datasets.Image(decode=False)`). `label`
+    is a class index, a multi-hot list, a float or a list of floats, as `labels.problem_type` says.
+
+    Args:
+        train: rows that learn.
+        validation: rows that choose the best checkpoint.
+        test: rows that only measure; None where the recipe has no test.
+        labels: what the model answers.
+        columns: where image or text and label stood in the source.
+        natural_images: most training images show colour and the labels are classes, so that a mirrored or cropped
+        image is
+            taken to keep its label. Grey images (scans, X-rays, digits) and regression (counts, sizes, angles) are not.
+        skipped: rows left out by data.on_error=skip, as {"split", "row", "path", "reason"}.
+        warnings: lines for the user.
+        fingerprint: changes when any row's content, number, label, or the label names change.
+    """
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset | None
+    labels: LabelSpace
+    columns: Columns
+    natural_images: bool
+    skipped: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    fingerprint: str = ""
+
+
+def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> TaskData:
+    """Open, split and check the data of a recipe; `source` replaces `data.dataset`.
+
+    The same on every process of a distributed run. The test split is set apart first and chooses nothing.
+
+    Raises:
+        DataError: the data cannot be used as it is, or the data section does not fit it.
+        UserError: the network or a package is missing.
+    """
+    with first_on_each_machine():
+        data = recipe.data
+        splits = open_source(data, source)
+        _check_split_names(data)
+        columns = find_columns(take_split(splits, data.train_split, "data.train_split"), recipe.task, data)
+        labels, sources = encode_splits(splits, data, columns)
+        chosen = choose_rows(sources, labels, data, recipe.seed)
+        looked = {role: inspect(source.rows) for role, source in chosen.items()}
+        kept, looked, skipped = _leave_out_broken(chosen, looked, data.on_error)
+    return TaskData(
+        train=kept["train"],
+        validation=kept["validation"],
+        test=kept.get("test"),
+        labels=labels,
+        columns=columns,
+        natural_images=labels.problem_type != "regression" and float(np.mean(looked["train"].coloured)) >= 0.5,
+        skipped=skipped,
+        warnings=_warnings(kept, looked, labels),
+        fingerprint=_fingerprint(kept, looked, labels),
+    )
+
+
+def _check_split_names(data: Data) -> None:
+    """The test split must not be a split that learns or chooses."""
+    for key, other in (("data.train_split", data.train_split), ("data.validation", data.validation)):
+        if isinstance(data.test_split, str) and data.test_split == other:
+            raise DataError(
+                f"data.test_split={data.test_split} is also {key}: a test split measures what training has not seen. "
+                "Say data.test_split=NAME for another split, 0.2 for a share of train, or null for no test; or change "
+                + key
+                + "."
+            )
+    if data.validation == data.train_split:
+        raise DataError(
+            f"data.validation={data.validation} is also data.train_split. Say data.validation=0.1 for a share of it."
+        )
+
+
+def _leave_out_broken(
+    chosen: Mapping[str, LabeledSplit], looked: Mapping[str, Inspection], on_error: str
+) -> tuple[dict[str, Dataset], dict[str, Inspection], list[dict[str, Any]]]:
+    """Stop at broken rows, or leave them out, as data.on_error says."""
+    broken = {
+        role: broken_rows(chosen[role].name, chosen[role].rows, looked[role], chosen[role].reasons)
+        for role in ROLES
+        if role in chosen
+    }
+    everything = [row for rows in broken.values() for row in rows]
+    if on_error == "raise":
+        refuse(everything, used=sum(len(source.rows) for source in chosen.values()))
+    kept: dict[str, Dataset] = {}
+    inspections: dict[str, Inspection] = {}
+    for role, rows in broken.items():
+        left_out = {row["row"] for row in rows}
+        places = [place for place, row in enumerate(chosen[role].rows["id"][:]) if row not in left_out]
+        if not places:
+            raise DataError(f"No row of the {role} split can be used; the first: {rows[0]['reason']}.")
+        kept[role] = chosen[role].rows.select(places) if rows else chosen[role].rows
+        inspections[role] = looked[role].select(places)
+    return kept, inspections, everything
+
+
+def _warnings(kept: Mapping[str, Dataset], looked: Mapping[str, Inspection], labels: LabelSpace) -> list[str]:
+    lines: list[str] = []
+    if "test" in kept:
+        learnt = [*looked["train"].digests, *looked["validation"].digests]
+        if copies := count_copies(learnt, looked["test"].digests):
+            lines.append(
+                f"{copies:,} of {len(kept['test']):,} test rows are exact copies of training or validation rows: the "
+                "test score may flatter the model."
+            )
+    if labels.problem_type == "single_label_classification":
+        present = set(kept["train"]["label"][:])
+        absent = [name for index, name in enumerate(labels.names) if index not in present]
+        if absent:
+            listed = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
+            lines.append(f"{len(absent):,} of {labels.num_labels:,} classes have no training row: {listed}.")
+    return lines
+
+
+def _fingerprint(kept: Mapping[str, Dataset], looked: Mapping[str, Inspection], labels: LabelSpace) -> str:
+    digest = hashlib.blake2b(repr((labels.problem_type, labels.names)).encode(), digest_size=16)
+    for role in ROLES:
+        if role in kept:
+            rows = zip(kept[role]["id"][:], looked[role].digests, kept[role]["label"][:], strict=True)
+            digest.update(role.encode())
+            digest.update("\n".join(f"{row} {content} {label}" for row, content, label in rows).encode())
+    return digest.hexdigest()

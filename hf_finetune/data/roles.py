@@ -1,0 +1,118 @@
+"""What trains, validates and tests: the splits a recipe names, encoded, and their rows chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from datasets import Dataset, Image, List, Value
+
+from hf_finetune.data.columns import Columns
+from hf_finetune.data.labels import LabelSpace, RawLabels, encode_labels, find_label_space, read_labels
+from hf_finetune.data.sources import take_split
+from hf_finetune.data.splits import hold_out, subset
+from hf_finetune.errors import DataError
+
+if TYPE_CHECKING:
+    from hf_finetune.recipes.schema import Data
+
+# Names that a source does not use, until its own columns are left out.
+_ID, _LABEL = "__hf_finetune_id__", "__hf_finetune_label__"
+ROLES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class LabeledSplit:
+    """A split in canonical columns, with its labels encoded.
+
+    Args:
+        name: the split's name in the source.
+        rows: columns id, image or text (and text_pair), label.
+        targets: the label of every row of the source; None where there is none.
+        reasons: why rows of the source have no target.
+    """
+
+    name: str
+    rows: Dataset
+    targets: list[Any]
+    reasons: dict[int, str]
+
+    def strata(self, labels: LabelSpace) -> list[int] | None:
+        """A class for every row, -1 where the label is missing; None where there are no classes to stratify by."""
+        if labels.problem_type != "single_label_classification":
+            return None
+        return [-1 if target is None else target for target in self.targets]
+
+
+def encode_splits(
+    splits: Mapping[str, Dataset], data: Data, columns: Columns
+) -> tuple[LabelSpace, dict[str, LabeledSplit]]:
+    """The label space, and the splits the recipe names with their labels encoded, by role."""
+    named = {"train": data.train_split, "validation": data.validation, "test": data.test_split}
+    keys = {"train": "data.train_split", "validation": "data.validation", "test": "data.test_split"}
+    found = {role: take_split(splits, name, keys[role]) for role, name in named.items() if isinstance(name, str)}
+    raw = {role: _read_labels(split, str(named[role]), columns) for role, split in found.items()}
+    labels = find_label_space(raw["train"], columns.label, data.problem_type)
+    sources: dict[str, LabeledSplit] = {}
+    for role, split in found.items():
+        targets, reasons, unknown = encode_labels(raw[role], labels)
+        if unknown:
+            listed = ", ".join(f"'{name}' ({count:,} rows)" for name, count in sorted(unknown.items())[:10])
+            raise DataError(f"The split {named[role]} has labels that the train split has not: {listed}.")
+        if len(reasons) == len(targets):
+            raise DataError(
+                f"The split {named[role]} has no labels: all {len(targets):,} rows of '{columns.label}' are missing or "
+                f"unusable ({next(iter(reasons.values()))}). Say {keys[role]}=NAME for another of {', '.join(splits)}."
+            )
+        sources[role] = LabeledSplit(str(named[role]), _canonical(split, columns, targets, labels), targets, reasons)
+    return labels, sources
+
+
+def _read_labels(split: Dataset, name: str, columns: Columns) -> RawLabels:
+    wanted = [column for column in (columns.image, columns.text, columns.text_pair, columns.label) if column]
+    if missing := [column for column in wanted if column not in split.column_names]:
+        raise DataError(
+            f"The split {name} has no column '{missing[0]}'. Its columns are: {', '.join(split.column_names)}."
+        )
+    return read_labels(split, columns.label)
+
+
+def _canonical(split: Dataset, columns: Columns, targets: Sequence[Any], labels: LabelSpace) -> Dataset:
+    """The split with the columns id, image or text (and text_pair), label; content is neither copied nor decoded."""
+    inputs = {getattr(columns, role): role for role in ("image", "text", "text_pair") if getattr(columns, role)}
+    number = Value("int64") if labels.problem_type == "single_label_classification" else Value("float64")
+    is_vector = any(isinstance(target, list) for target in targets)
+    rows = split.with_format(None)
+    if columns.image:
+        # Before columns are left out: `cast` loses the rows of a table that was joined from parts, one of them left empty.
+        rows = rows.cast_column(columns.image, Image(decode=False))
+    rows = rows.add_column(_ID, np.arange(len(rows)), feature=Value("int64"))
+    rows = rows.add_column(_LABEL, list(targets), feature=List(number) if is_vector else number)
+    return rows.select_columns([_ID, *inputs, _LABEL]).rename_columns({_ID: "id", **inputs, _LABEL: "label"})
+
+
+def choose_rows(
+    sources: Mapping[str, LabeledSplit], labels: LabelSpace, data: Data, seed: int
+) -> dict[str, LabeledSplit]:
+    """The rows of each role: test is held out first, then train is limited, then validation is held out of it."""
+    train = sources["train"]
+    strata = train.strata(labels)
+    rows = np.arange(len(train.rows))
+    chosen: dict[str, tuple[LabeledSplit, np.ndarray]] = {}
+    if isinstance(data.test_split, float):
+        rows, held = hold_out(rows, strata, data.test_split, seed, "test share")
+        chosen["test"] = (train, subset(held, strata, data.max_eval_samples, seed, "test subset"))
+    rows = subset(rows, strata, data.max_train_samples, seed, "train subset")
+    if isinstance(data.validation, float):
+        rows, held = hold_out(rows, strata, data.validation, seed, "validation share")
+        chosen["validation"] = (train, held)
+    chosen["train"] = (train, rows)
+    for role in ("validation", "test"):
+        if role in sources:
+            other = sources[role]
+            everything = np.arange(len(other.rows))
+            limited = subset(everything, other.strata(labels), data.max_eval_samples, seed, f"{role} subset")
+            chosen[role] = (other, limited)
+    return {role: replace(source, rows=source.rows.select(taken)) for role, (source, taken) in chosen.items()}

@@ -1,0 +1,42 @@
+"""Errors written for the person who reads them: what was given, what is allowed, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class UserError(Exception):
+    """Something the user can mend: a recipe, an argument, the data. Shown without a traceback, exit code 2."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a recipe.
+
+    Args:
+        path: the dotted path of the key, for example `training.learning_rate`.
+        message: what was given, what is allowed, what to do.
+        origin: where the value came from, for example `cifar10.yaml line 12` or `command line`.
+    """
+
+    path: str
+    message: str
+    origin: str = ""
+
+    def __str__(self) -> str:
+        where = f" ({self.origin})" if self.origin else ""
+        return f"{self.path}{where}: {self.message}"
+
+
+class RecipeError(UserError):
+    """All faults of a recipe at once."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        super().__init__(f"{count} in the recipe:\n" + "\n".join(f"  {fault}" for fault in self.faults))
+
+
+class DataError(UserError):
+    """The data cannot be used as it is."""

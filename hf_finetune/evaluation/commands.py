@@ -1,0 +1,204 @@
+"""The verbs `evaluate` and `predict`: a finished model on data, and on anything it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hf_finetune.console import say, warn
+from hf_finetune.errors import UserError
+from hf_finetune.evaluation.label_names import place_labels
+from hf_finetune.evaluation.metrics import check_metrics, default_metrics
+from hf_finetune.evaluation.intervals import with_intervals
+
+if TYPE_CHECKING:
+    from hf_finetune.evaluation.predictor import Predictor
+    from hf_finetune.model import LoadedModel
+    from hf_finetune.recipes import Recipe
+
+BATCH_SIZE = 32
+
+
+def evaluate_command(
+    model: str, overrides: Sequence[str] = (), *, trust_remote_code: bool = False
+) -> dict[str, float | list[float] | int | None]:
+    """Score a run, or any classification model, on a test split; print the metrics with their intervals.
+
+    Args:
+        model: an output_dir, a folder or a Hub id.
+        overrides: `data.*` and `evaluation.*` settings. A run keeps its own data where none are given; another model
+            needs at least data.dataset. A data set of one split is taken whole.
+
+    Returns:
+        the metrics, as `test` in metrics.json holds them.
+
+    Raises:
+        UserError: the model or the data cannot be used, or the labels are not the model's.
+    """
+    from hf_finetune.model import load_finished
+
+    loaded = load_finished(model, trust_remote_code=trust_remote_code)
+    scores = score_finished(loaded, model, overrides, trust_remote_code=trust_remote_code, progress="evaluating")
+    say(f"{model} on {scores['samples']:,} samples")
+    for name, value in scores.items():
+        if name == "samples" or name.endswith("_ci95"):
+            continue
+        interval = scores.get(f"{name}_ci95")
+        shown = "undefined" if value is None else f"{value:.4f}"
+        between = f"  95% between {interval[0]:.4f} and {interval[1]:.4f}" if isinstance(interval, list) else ""
+        say(f"  {name:<24}{shown}{between}")
+    return scores
+
+
+def score_finished(
+    loaded: LoadedModel,
+    model: str,
+    overrides: Sequence[str],
+    *,
+    trust_remote_code: bool = False,
+    progress: str | None = None,
+) -> dict[str, Any]:
+    """The metrics of `evaluate_command`, without printing them."""
+    from hf_finetune.data import TextCollator, collate_images, image_samples, text_samples
+    from hf_finetune.evaluation.predict import predict_logits
+    from hf_finetune.evaluation.predictor import Predictor
+
+    recipe = recipe_of(model, overrides, loaded)
+    predictor = Predictor(loaded, recipe.data.max_length)
+    names = recipe.evaluation.metrics or default_metrics(predictor.problem_type, len(predictor.names))
+    complaints = check_metrics(
+        names, predictor.problem_type, num_labels=len(predictor.names), trust_remote_code=trust_remote_code
+    )
+    if complaints:
+        raise UserError("\n".join(complaints))
+    test, space = _test_split(recipe, overrides)
+    labels = place_labels(np.asarray(test["label"][:]), space, predictor.names, predictor.problem_type)
+    if predictor.task == "image-classification":
+        samples, collate = image_samples(test, loaded.processor), collate_images
+    else:
+        samples = text_samples(test, loaded.processor, max_length=recipe.data.max_length, problem_type=space.problem_type)
+        collate = TextCollator(loaded.processor)
+    logits = predict_logits(loaded.model, samples, collate, _batch_size(recipe), None, progress)
+    scores = with_intervals(
+        logits,
+        labels,
+        predictor.problem_type,
+        names,
+        resamples=recipe.evaluation.bootstrap,
+        seed=recipe.seed,
+        trust_remote_code=trust_remote_code,
+    )
+    return {**scores, "samples": len(logits)}
+
+
+def recipe_of(model: str, overrides: Sequence[str], loaded: LoadedModel) -> Recipe:
+    """The recipe of a run, with overrides; for a model that is no run, a recipe made of the overrides.
+
+    Raises:
+        UserError: no data is named for a model that is no run, or a setting has nothing to do with evaluation.
+    """
+    from hf_finetune.evaluation.predictor import Predictor
+    from hf_finetune.recipes import Recipe, load_recipe
+
+    for override in overrides:
+        if not override.startswith(("data.", "evaluation.", "seed=")):
+            raise UserError(f"{override}: a finished model takes data.* and evaluation.* settings, and seed.")
+    written = Path(model) / "recipe.yaml"
+    if written.is_file():
+        return load_recipe(str(written), *overrides)
+    if not any(override.startswith("data.dataset=") for override in overrides):
+        raise UserError(f"{model} is no run of hf_finetune, so it names no data: add data.dataset=ID, a folder or a file.")
+    task = Predictor(loaded).task
+    blank = Recipe.model_validate({"task": task, "model": {"checkpoint": model}, "data": {"dataset": "given-below"}})
+    return blank.with_overrides(*overrides)
+
+
+def _test_split(recipe: Recipe, overrides: Sequence[str]) -> tuple[Any, Any]:
+    """The test rows and their label space. A data set of a single split, newly named, is taken whole."""
+    from datasets import DatasetDict
+
+    from hf_finetune.data import load_data
+    from hf_finetune.data.sources import open_source
+
+    named = {override.split("=", 1)[0] for override in overrides}
+    data = recipe.data
+    source = None
+    if "data.dataset" in named and not named & {"data.test_split", "data.train_split", "data.validation"}:
+        splits = open_source(data)
+        # Labels are the model's, so a train split is not needed: whatever is there is read from the test rows.
+        chosen = next(iter(splits)) if len(splits) == 1 else data.test_split
+        if isinstance(chosen, str) and chosen in splits:
+            source = DatasetDict({role: splits[chosen] for role in ("train", "validation", "test")})
+            data = data.model_copy(update={"train_split": "train", "validation": "validation", "test_split": "test"})
+            recipe = recipe.model_copy(update={"data": data})
+    task = load_data(recipe, source)
+    if task.test is None:
+        raise UserError("The recipe has no test split (data.test_split=null): name one with data.test_split=NAME.")
+    if task.skipped:
+        warn(f"{len(task.skipped):,} broken rows are left out (data.on_error=skip).")
+    return task.test, task.labels
+
+
+def _batch_size(recipe: Recipe) -> int:
+    return int(recipe.training.values().get("per_device_eval_batch_size") or BATCH_SIZE)
+
+
+def predict_command(
+    model: str,
+    inputs: Sequence[str],
+    *,
+    out: str | None = None,
+    column: str | None = None,
+    batch_size: int = BATCH_SIZE,
+    trust_remote_code: bool = False,
+) -> int:
+    """Predict images or texts and write a table, or print one.
+
+    Args:
+        model: an output_dir, a folder or a Hub id.
+        inputs: see `hf_finetune.evaluation.inputs.gather_inputs`.
+        out: a .csv, .tsv, .jsonl or .parquet file; the table is printed where left out.
+        column: column of the tables among the inputs; `A,B` for pairs of texts.
+        batch_size: inputs at a time.
+
+    Returns:
+        exit code: 0, or 1 where an input could not be read; its row says why, and the others are predicted.
+
+    Raises:
+        UserError: the model or an argument cannot be used.
+    """
+    from hf_finetune.evaluation.inputs import gather_inputs
+    from hf_finetune.evaluation.tables import check_ending, prediction_table, shown, write_table
+    from hf_finetune.model import load_finished
+
+    if out is not None:
+        check_ending(out)
+    if batch_size < 1:
+        raise UserError(f"--batch-size {batch_size}: at least 1.")
+    predictor = predictor_of(load_finished(model, trust_remote_code=trust_remote_code), model)
+    columns = [name.strip() for name in column.split(",")] if column else []
+    found = gather_inputs(inputs, predictor.task, columns)
+    answers = predictor.answer(found.values, batch_size, progress="predicting")
+    answers.errors.update(found.errors)
+    table = prediction_table(predictor, found, answers)
+    if out is None:
+        say(shown(table))
+    else:
+        write_table(table, out)
+        say(f"{len(table):,} predictions in {out}.")
+    if answers.errors:
+        row, reason = next(iter(sorted(answers.errors.items())))
+        warn(f"{len(answers.errors):,} of {len(table):,} inputs could not be read; the first: {found.names[row]}: {reason}")
+    return 1 if answers.errors else 0
+
+
+def predictor_of(loaded: LoadedModel, model: str) -> Predictor:
+    """A predictor that cuts texts where the run's recipe did."""
+    from hf_finetune.evaluation.predictor import Predictor
+    from hf_finetune.recipes import load_recipe
+
+    written = Path(model) / "recipe.yaml"
+    return Predictor(loaded, load_recipe(str(written)).data.max_length if written.is_file() else None)

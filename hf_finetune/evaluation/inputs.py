@@ -1,0 +1,152 @@
+"""What `predict` is given on the command line, as a list of images or texts, each with a name to call it by."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datasets import Dataset, Image
+
+from hf_finetune.data.columns import IMAGE_SUFFIXES, holds_paths
+from hf_finetune.data.files import FORMATS, read_files
+from hf_finetune.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    from hf_finetune.recipes.schema import Task
+
+STANDARD_INPUT = "-"
+
+
+@dataclass
+class Inputs:
+    """Values to predict.
+
+    Args:
+        names: what each is called in the output: a path, the text, or `file:row`.
+        values: paths, encoded images, texts or pairs of texts.
+        errors: row -> why it holds nothing to predict.
+    """
+
+    names: list[str] = field(default_factory=list)
+    values: list[Any] = field(default_factory=list)
+    errors: dict[int, str] = field(default_factory=dict)
+
+    def add(self, name: str, value: Any) -> None:
+        """One more input."""
+        self.names.append(name)
+        self.values.append(value)
+
+
+def gather_inputs(given: Sequence[str], task: Task, columns: Sequence[str] = ()) -> Inputs:
+    """Everything the arguments name, in their order.
+
+    Args:
+        given: image files, folders of images (searched to any depth), globs, tables (csv, tsv, json, jsonl, parquet),
+            `-` for lines of standard input; for text also .txt files, a text a line, and plain texts.
+        task: what the model takes.
+        columns: the table column to read, two for pairs of texts; found from the table where empty.
+
+    Raises:
+        UserError: an argument names nothing, or a table's column is missing or ambiguous.
+    """
+    inputs = Inputs()
+    for argument in given or [STANDARD_INPUT]:
+        found = _expand(argument, task)
+        for item in found:
+            if isinstance(item, Path) and _is_table(item):
+                _add_table(inputs, item, task, columns)
+            elif isinstance(item, Path) and task == "text-classification":
+                _add_lines(inputs, item.read_text(encoding="utf-8").splitlines())
+            elif item == STANDARD_INPUT:
+                _add_lines(inputs, sys.stdin.read().splitlines())
+            else:
+                inputs.add(str(item), str(item))
+    if not inputs.values:
+        raise UserError(f"There is nothing to predict in {' '.join(given) or 'standard input'}.")
+    return inputs
+
+
+def _expand(argument: str, task: Task) -> Iterable[Path | str]:
+    """An argument as paths, or as itself where it is a text or standard input."""
+    if argument == STANDARD_INPUT:
+        return [argument]
+    path = Path(argument)
+    is_short = len(argument) < 1024  # longer texts are no file names, and asking the system fails
+    if is_short and path.is_dir():
+        return _files_of(path, task)
+    if is_short and path.is_file():
+        return [path]
+    if is_short and glob.has_magic(argument) and (matches := sorted(glob.glob(argument, recursive=True))):
+        return [item for match in matches for item in _expand(match, task)]
+    looks_like_file = is_short and " " not in argument and path.suffix.lower() in (*FORMATS, *IMAGE_SUFFIXES, ".txt")
+    if looks_like_file and (task == "text-classification" or _is_table(path) or glob.has_magic(argument)):
+        raise UserError(f"{argument}: there is no such file.")
+    if task == "image-classification" and glob.has_magic(argument):
+        raise UserError(f"{argument}: the pattern matches no file.")
+    return [argument]
+
+
+def _files_of(folder: Path, task: Task) -> list[Path]:
+    endings = IMAGE_SUFFIXES if task == "image-classification" else (".txt",)
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
+    if not files:
+        raise UserError(f"{folder}: the folder holds no {'image' if task == 'image-classification' else '.txt'} file.")
+    return files
+
+
+def _is_table(path: Path) -> bool:
+    return Path(path.name.lower().removesuffix(".gz")).suffix in FORMATS
+
+
+def _add_lines(inputs: Inputs, lines: Iterable[str]) -> None:
+    """Texts or paths, one a line; empty lines keep their place as errors, so that rows still count the lines."""
+    for line in lines:
+        if not line.strip():
+            inputs.errors[len(inputs.values)] = "the line is empty"
+        inputs.add(line, line)
+
+
+def _add_table(inputs: Inputs, path: Path, task: Task, columns: Sequence[str]) -> None:
+    table = read_files([path])
+    chosen = _columns_of(table, path, task, columns)
+    if task == "image-classification" and isinstance(table.features[chosen[0]], Image):
+        table = table.cast_column(chosen[0], Image(decode=False))
+    for row, record in enumerate(table.select_columns(chosen)):
+        values = [record[name] for name in chosen]
+        if any(value is None for value in values):
+            inputs.errors[len(inputs.values)] = "the cell is empty"
+            values = ["" if value is None else value for value in values]
+        inputs.add(f"{path}:{row}", values[0] if len(values) == 1 else tuple(values))
+
+
+def _columns_of(table: Dataset, path: Path, task: Task, asked: Sequence[str]) -> list[str]:
+    missing = [name for name in asked if name not in table.column_names]
+    if missing:
+        raise DataError(f"{path} has no column '{missing[0]}'. Its columns are: {', '.join(table.column_names)}.")
+    if asked:
+        return list(asked)
+    fits = _holds_image if task == "image-classification" else _holds_text
+    found = [name for name in table.column_names if fits(table, name)]
+    if len(found) != 1:
+        kind = "images" if task == "image-classification" else "texts"
+        which = f"{len(found)} columns could hold the {kind} ({', '.join(found)})" if found else f"no column holds {kind}"
+        raise DataError(
+            f"{path}: {which}. Say which with --column NAME{', or --column A,B for pairs' if kind == 'texts' else ''}. "
+            f"Its columns are: {', '.join(table.column_names)}."
+        )
+    return found
+
+
+def _holds_image(table: Dataset, name: str) -> bool:
+    feature = table.features[name]
+    is_record = isinstance(feature, dict) and set(feature) == {"bytes", "path"}
+    is_bytes = getattr(feature, "dtype", "") in ("binary", "large_binary")
+    return isinstance(feature, Image) or is_record or is_bytes or holds_paths(table, name)
+
+
+def _holds_text(table: Dataset, name: str) -> bool:
+    return getattr(table.features[name], "dtype", "") in ("string", "large_string", "string_view")

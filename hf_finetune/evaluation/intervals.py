@@ -1,0 +1,93 @@
+"""95% intervals of the test metrics by the bootstrap over test samples (Efron & Tibshirani 1993, chapter 13).
+
+The percentile interval, moved by the bootstrap's own estimate of bias where that is more than chance: macro F1 of many
+small classes and the calibration error come out lower or higher in every resample than on the samples themselves, and
+a plain percentile interval would not even hold the measured value.
+
+What a bootstrap cannot do: samples without a single miss leave nothing to resample, so a perfect score has the interval
+[1, 1], and near 0 and 1 intervals of few samples are too narrow (a share of 0.998 on 300 samples: held in 69% of cases).
+
+One set of resamples serves every metric. A resample is a column of counts, so that most metrics are a product of a
+sparse matrix with the counts; 10,000 samples, 1,000 resamples and all metrics take seconds on one core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hf_finetune.console import warn
+from hf_finetune.evaluation.metrics import bounds, compute_metrics, fit_shapes, statistics_of, undefined_because
+
+if TYPE_CHECKING:
+    from hf_finetune.recipes.schema import ProblemType
+
+_CELLS = 500_000  # counts held at once (4 MB), small enough to stay in a core's cache
+_ENOUGH = 0.95  # share of resamples in which a metric must exist for its interval to be given
+
+
+def with_intervals(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    problem_type: ProblemType,
+    names: Sequence[str],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    trust_remote_code: bool = False,
+) -> dict[str, float | list[float] | None]:
+    """Metrics, and `<name>_ci95: [low, high]` beside each.
+
+    The same samples, seed and resamples give the same intervals, whatever the number of processes.
+
+    Args:
+        logits, labels, problem_type, names: as `compute_metrics` takes them.
+        resamples: number of bootstrap resamples; 0 gives the values alone.
+        seed: of the resamples.
+
+    Returns:
+        name -> value and name_ci95 -> [low, high]; None for what does not exist on these samples (a warning says why)
+        or, for an interval, not in 95% of the resamples.
+    """
+    logits, labels = fit_shapes(logits, labels, problem_type)
+    values = compute_metrics(logits, labels, problem_type, names, trust_remote_code=trust_remote_code)
+    exists = {name for name, value in values.items() if not np.isnan(value)}
+    for name in values:
+        if name not in exists:
+            warn(f"{name} has no value here: {undefined_because(name, logits)}.")
+    drawn: dict[str, list[np.ndarray]] = {name: [] for name in values}
+    if resamples and exists:
+        statistics = statistics_of(logits, labels, problem_type, names, trust_remote_code)
+        for counts in _resample_counts(len(logits), resamples, seed):
+            for name in exists:
+                drawn[name].append(statistics[name](counts))
+    result: dict[str, float | list[float] | None] = {}
+    for name, value in values.items():
+        result[name] = value if name in exists else None
+        if resamples:
+            result[f"{name}_ci95"] = _interval(name, value, np.concatenate(drawn[name])) if drawn[name] else None
+    return result
+
+
+def _resample_counts(samples: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Counts (samples, B) of B resamples with replacement, until `resamples` have been drawn."""
+    rng = np.random.default_rng(seed)
+    at_once = max(1, _CELLS // samples)
+    for start in range(0, resamples, at_once):
+        batch = min(at_once, resamples - start)
+        picks = rng.integers(0, samples, size=(batch, samples)) * batch + np.arange(batch)[:, None]
+        yield np.bincount(picks.ravel(), minlength=samples * batch).reshape(samples, batch).astype(float)
+
+
+def _interval(name: str, value: float, resampled: np.ndarray) -> list[float] | None:
+    """The middle 95% of the resampled values, without their bias, within what the metric can be."""
+    found = resampled[~np.isnan(resampled)]
+    if len(found) < _ENOUGH * len(resampled):
+        return None
+    low, high = np.percentile(found, [2.5, 97.5])
+    bias = found.mean() - value
+    if abs(bias) > 4 * found.std() / np.sqrt(len(found)) and np.ptp(found) > 0:
+        low, high = np.clip([low - bias, high - bias], *bounds(name))
+    return [float(low), float(high)]

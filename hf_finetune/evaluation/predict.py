@@ -1,0 +1,105 @@
+"""Logits of a model for any number of samples, in one process. Imported late: everything in here needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from hf_finetune.console import warn
+from hf_finetune.errors import UserError
+
+
+def best_device() -> torch.device:
+    """The GPU where there is one (CUDA, then Apple's), else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def predict_logits(
+    model: nn.Module,
+    samples: Any,
+    collate: Callable[[list[Any]], dict[str, torch.Tensor]],
+    batch_size: int = 32,
+    device: torch.device | str | None = None,
+    progress: str | None = None,
+) -> np.ndarray:
+    """Logits in the order of the samples.
+
+    Each batch's logits leave the device at once, so that its memory does not grow with samples x classes. A batch that
+    does not fit on a GPU is halved, and so are those after it. Texts run longest first: batches of like length need
+    little padding, and the largest comes when there is still nothing to lose.
+
+    Args:
+        model: a classification model; left on `device`, in the mode it was in.
+        samples: a torch data set of inputs with a length; "labels" in them are ignored.
+        collate: list of samples -> batch.
+        batch_size: samples at a time.
+        device: where to run; the best one there is if None.
+        progress: words beside a progress bar on standard error; no bar if None.
+
+    Returns:
+        float32 (N, C).
+
+    Raises:
+        UserError: a single sample does not fit on the device.
+    """
+    device = torch.device(device) if device is not None else best_device()
+    model.to(device)
+    order = _running_order(samples)
+    logits: np.ndarray | None = None
+    done = 0
+    with _evaluating(model), tqdm(total=len(order), desc=progress, disable=progress is None, unit="sample") as bar:
+        while done < len(order):
+            rows = order[done : done + batch_size]
+            try:
+                found = _forward(model, collate(_take(samples, rows)), device)
+            except torch.cuda.OutOfMemoryError:
+                if len(rows) == 1:
+                    raise UserError(f"One sample alone does not fit into the memory of {device}; use the CPU.") from None
+                batch_size = max(1, len(rows) // 2)
+                torch.cuda.empty_cache()
+                warn(f"A batch of {len(rows)} does not fit into the memory of {device}; going on with {batch_size}.")
+                continue
+            if logits is None:
+                logits = np.empty((len(order), found.shape[1]), dtype=np.float32)
+            logits[rows] = found
+            done += len(rows)
+            bar.update(len(rows))
+    if logits is None:
+        raise UserError("There is nothing to predict: no samples were given.")
+    return logits
+
+
+def _running_order(samples: Any) -> np.ndarray:
+    lengths = getattr(samples, "lengths", None)
+    return np.arange(len(samples)) if lengths is None else np.argsort(-np.asarray(lengths), kind="stable")
+
+
+def _take(samples: Any, rows: Sequence[int]) -> list[Any]:
+    rows = [int(row) for row in rows]
+    return samples.__getitems__(rows) if hasattr(samples, "__getitems__") else [samples[row] for row in rows]
+
+
+@torch.inference_mode()
+def _forward(model: nn.Module, batch: dict[str, torch.Tensor], device: torch.device) -> np.ndarray:
+    inputs = {name: tensor.to(device) for name, tensor in batch.items() if name != "labels"}
+    return model(**inputs).logits.float().cpu().numpy()
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode for a while; afterwards every module is in the mode it was in."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -1,0 +1,189 @@
+"""A finished model that answers: images or texts in, labels or numbers out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from PIL import Image
+
+from hf_finetune.data import TextCollator, collate_images, decode_image, text_samples
+from hf_finetune.errors import UserError
+from hf_finetune.evaluation.outputs import predictions, probabilities
+from hf_finetune.evaluation.predict import predict_logits
+
+if TYPE_CHECKING:
+    from hf_finetune.model import LoadedModel
+    from hf_finetune.recipes.schema import ProblemType, Task
+
+_TEXT_KEYS = ("text", "text_pair")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says about inputs.
+
+    Args:
+        logits: float32 (N, C); NaN in rows that could not be read.
+        probabilities: float32 (N, C), or the values for regression.
+        errors: row -> why it could not be read.
+    """
+
+    logits: np.ndarray
+    probabilities: np.ndarray
+    errors: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass
+class Predictor:
+    """A model with its processor.
+
+    Args:
+        loaded: a finished model.
+        max_length: tokens kept of a text; the tokenizer's limit if None.
+        device: where to run; the best one there is if None.
+    """
+
+    loaded: LoadedModel
+    max_length: int | None = None
+    device: torch.device | str | None = None
+
+    @cached_property
+    def task(self) -> Task:
+        """Image or text, as the processor takes them."""
+        return "text-classification" if hasattr(self.loaded.processor, "pad_token") else "image-classification"
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the outputs, in order."""
+        config = self.loaded.model.config
+        return tuple(str(config.id2label[index]) for index in sorted(config.id2label))
+
+    @cached_property
+    def problem_type(self) -> ProblemType:
+        """As the config says; where it does not, one output is regression and several are classes."""
+        config = self.loaded.model.config
+        return config.problem_type or ("regression" if len(self.names) == 1 else "single_label_classification")
+
+    def answer(self, values: Sequence[Any], batch_size: int = 32, progress: str | None = None) -> Answers:
+        """Answers for images (PIL, arrays, paths, encoded bytes) or texts (also pairs, or {"text", "text_pair"})."""
+        samples: Any
+        if self.task == "image-classification":
+            samples, collate = _Images(values, self.loaded.processor), collate_images
+        else:
+            rows = Dataset.from_dict(_text_columns(values))
+            samples = text_samples(rows, self.loaded.processor, max_length=self.max_length)
+            collate = TextCollator(self.loaded.processor)  # type: ignore[assignment]
+        logits = predict_logits(self.loaded.model, samples, collate, batch_size, self.device, progress)
+        errors: dict[int, str] = getattr(samples, "errors", {})
+        likely = probabilities(logits, self.problem_type)
+        for row in errors:
+            logits[row] = likely[row] = np.nan
+        return Answers(logits, likely, errors)
+
+    def in_words(self, answers: Answers, top: int | None = None) -> list[Any]:
+        """An answer for each row, None for one that could not be read.
+
+        Classes: {"label", "score"} as transformers' pipelines give them, or the list of the `top` best. Multi-label: the
+        list of those above 0.5, best first, or of the `top` best. Regression: a number, or a list of several.
+        """
+        return [None if row in answers.errors else self._row(answers, row, top) for row in range(len(answers.logits))]
+
+    def _row(self, answers: Answers, row: int, top: int | None) -> Any:
+        scores = answers.probabilities[row]
+        if self.problem_type == "regression":
+            return float(scores[0]) if len(scores) == 1 else scores.tolist()
+        best = np.argsort(-answers.logits[row], kind="stable")
+        ranked = [{"label": self.names[place], "score": float(scores[place])} for place in best]
+        if top is not None:
+            return ranked[:top]
+        if self.problem_type == "single_label_classification":
+            return ranked[0]
+        above = int(predictions(answers.logits[row : row + 1], self.problem_type).sum())
+        return ranked[:above]
+
+
+class _Images(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+    """Images read when their turn comes; one that cannot be decoded gets a black stand-in and a line in `errors`."""
+
+    def __init__(self, values: Sequence[Any], processor: Any) -> None:
+        self.values = values
+        self.processor = processor
+        self.errors: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitems__(self, rows: list[int]) -> list[dict[str, torch.Tensor]]:
+        images = [self._image(row) for row in rows]
+        return [{"pixel_values": pixels} for pixels in self.processor(images, return_tensors="pt")["pixel_values"]]
+
+    def _image(self, row: int) -> Image.Image:
+        try:
+            return decode_image(_as_image(self.values[row]))
+        except OSError as error:
+            self.errors[row] = str(error)
+            return Image.new("RGB", (32, 32))
+
+
+def _as_image(value: Any) -> Any:
+    """Arrays and tensors as PIL images; anything else as it is, if it can be one."""
+    if isinstance(value, dict) and "image" in value:
+        value = value["image"]
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):
+        return _from_array(value)
+    if not isinstance(value, (str, Path, bytes, dict, Image.Image)):
+        raise UserError(f"An image is a PIL image, an array, a path or bytes; {type(value).__name__} was given.")
+    return value
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    """(H, W), (H, W, 1 to 4) or (1, 3 or 4, H, W) values: integers are 0 to 255, floats 0 to 1."""
+    if array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
+        array = array.transpose(1, 2, 0)
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise UserError(f"An image array has shape (H, W), (H, W, C) or (C, H, W); {array.shape} was given.")
+    array = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    if array.dtype == bool:
+        array = array.astype(np.uint8) * 255
+    if np.issubdtype(array.dtype, np.floating):
+        if not (array.min() >= 0 and array.max() <= 1):
+            raise UserError(
+                f"A float image array holds values from 0 to 1; this one holds {array.min():g} to {array.max():g}. "
+                "Give 0 to 255 as integers (array.astype('uint8'))."
+            )
+        array = np.rint(array * 255)
+    if array.dtype == np.uint16 and array.ndim == 2:
+        return Image.fromarray(array)
+    array = array // 257 if array.dtype == np.uint16 else array
+    if array.size and (array.min() < 0 or array.max() > 255):
+        raise UserError(f"An integer image array holds values from 0 to 255; this one holds {array.min()} to {array.max()}.")
+    return Image.fromarray(array.astype(np.uint8))
+
+
+def _text_columns(values: Sequence[Any]) -> dict[str, list[str]]:
+    """Texts, (text, pair) tuples or dictionaries as columns."""
+    rows = [_text_row(value) for value in values]
+    if len({len(row) for row in rows}) > 1:
+        raise UserError("Some inputs are texts and some are pairs of texts; give one kind.")
+    return {key: [row[place] for row in rows] for place, key in enumerate(_TEXT_KEYS[: len(rows[0]) if rows else 0])}
+
+
+def _text_row(value: Any) -> tuple[str, ...]:
+    if isinstance(value, dict):
+        value = tuple(value[key] for key in _TEXT_KEYS if value.get(key) is not None)
+    row = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (tuple, list)) else ()
+    if len(row) not in (1, 2) or not all(isinstance(text, str) for text in row):
+        raise UserError(
+            'A text input is a text, a pair (text, text_pair) or {"text": ..., "text_pair": ...}; '
+            f"{str(value)[:60]!r} was given."
+        )
+    return row

@@ -1,0 +1,90 @@
+"""Predictions as a table: in memory, on the screen, in a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from hf_finetune.errors import UserError
+from hf_finetune.evaluation.outputs import predictions
+from hf_finetune.files import write_whole
+
+if TYPE_CHECKING:
+    from hf_finetune.evaluation.inputs import Inputs
+    from hf_finetune.evaluation.predictor import Answers, Predictor
+
+ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
+_WIDTH = 60  # characters of an input shown on the screen
+
+
+def check_ending(out: str) -> None:
+    """Whether a table can be written there, found before any work is done."""
+    path = Path(out)
+    if path.suffix.lower() not in ENDINGS:
+        raise UserError(f"--out {out}: the file's ending is its format, one of {', '.join(ENDINGS)}.")
+    if not path.parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {path.parent}.")
+
+
+def prediction_table(predictor: Predictor, inputs: Inputs, answers: Answers) -> pd.DataFrame:
+    """Columns input, prediction, score (of the predicted class), score_<class> for every class, error.
+
+    For multi-label, prediction is a list of names and there is no single score; for regression it is the number, or
+    `prediction_<target>` for each of several. A row that could not be read has nothing but input and error.
+    """
+    columns: dict[str, Any] = {"input": inputs.names}
+    good = [row not in answers.errors for row in range(len(inputs.names))]
+    names, scores = predictor.names, answers.probabilities
+    if predictor.problem_type == "regression":
+        heads = ["prediction"] if len(names) == 1 else [f"prediction_{name}" for name in names]
+        columns |= {head: scores[:, place] for place, head in enumerate(heads)}
+    else:
+        decided = predictions(answers.logits, predictor.problem_type)
+        if predictor.problem_type == "single_label_classification":
+            columns["prediction"] = [names[place] for place in decided]
+            columns["score"] = scores.max(axis=1)
+        else:
+            columns["prediction"] = [[name for name, hit in zip(names, row, strict=True) if hit] for row in decided]
+        columns |= {f"score_{name}": scores[:, place] for place, name in enumerate(names)}
+    columns["error"] = [answers.errors.get(row) for row in range(len(inputs.names))]
+    table = pd.DataFrame(columns)
+    said = [name for name in table.columns if name not in ("input", "error")]
+    for name in said:
+        table[name] = table[name].where(pd.Series(good), None)
+    return table
+
+
+def shown(table: pd.DataFrame) -> str:
+    """The table for the screen, tab separated: input, prediction, score; errors where there are any."""
+    wanted = [name for name in table.columns if not name.startswith("score_")]
+    if table["error"].isna().all():
+        wanted.remove("error")
+    lines = ["\t".join(wanted)]
+    lines += ["\t".join(_cell(value) for value in row) for row in table[wanted].itertuples(index=False)]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value)
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    text = " ".join(str(value).split())
+    return text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."
+
+
+def write_table(table: pd.DataFrame, out: str) -> None:
+    """Write by the file's ending, whole or not at all; lists are JSON in csv and tsv."""
+    suffix = Path(out).suffix.lower()
+    if suffix == ".parquet":
+        write_whole(out, lambda path: table.to_parquet(path, index=False))
+    elif suffix == ".jsonl":
+        write_whole(out, table.to_json(orient="records", lines=True, force_ascii=False, double_precision=8))
+    else:
+        flat = table.map(lambda value: json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value)
+        write_whole(out, flat.to_csv(index=False, sep="," if suffix == ".csv" else "\t"))

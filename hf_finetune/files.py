@@ -1,0 +1,28 @@
+"""Files written whole or not at all: a reader never meets half of one, and a crash leaves the old one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def write_whole(path: str | Path, content: str | bytes | Callable[[Path], object]) -> None:
+    """Write to a temporary name in the same folder, flush to the disk, and take the place of `path` in one step.
+
+    Args:
+        path: the file; its folder must exist.
+        content: text (as UTF-8), bytes, or a function that writes to the path it is given.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
+    try:
+        if callable(content):
+            content(temporary)
+        else:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,106 @@
+"""One run, from a recipe to a folder: the table of contents."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from hf_finetune.console import is_main_process, say, warn
+from hf_finetune.recipes import Recipe
+from hf_finetune.recipes.rates import default_learning_rate
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+    from hf_finetune.runs import Run
+    from hf_finetune.training import RunFolder
+
+
+def finetune(
+    recipe: Recipe,
+    *,
+    data: Dataset | DatasetDict | None = None,
+    resume: str = "auto",
+    precision: str = "auto",
+    trust_remote_code: bool = False,
+) -> Run:
+    """Fine-tune a checkpoint as a recipe says; leave model, scores and predictions in `recipe.output_dir`.
+
+    Args:
+        recipe: what to do.
+        data: a data set in memory, in place of `recipe.data.dataset`.
+        resume: `auto` continues an interrupted run of this recipe in its folder (and returns a finished one as it is),
+            `never` insists on a fresh folder, a path names a checkpoint.
+        precision: `auto`, `no`, `bf16` or `fp16`, for the training steps; an accelerate config that names one wins.
+        trust_remote_code: run code from the Hub that a checkpoint or a metric brings. Never set by a recipe.
+
+    Raises:
+        UserError: something to mend in the recipe, the data or the folder, found before training starts.
+    """
+    from hf_finetune.training.folder import RunFolder
+
+    folder = RunFolder(recipe, resume)
+    if folder.finished:
+        from hf_finetune.runs import Run
+
+        say(f"{folder.path} holds the finished run of this recipe: nothing to do. Another output_dir starts a new one.")
+        return Run.load(folder.path)
+    folder.open()
+    try:
+        return _run(recipe, folder, data, precision, trust_remote_code)
+    finally:
+        folder.close()
+
+
+def _run(
+    recipe: Recipe, folder: RunFolder, source: Dataset | DatasetDict | None, precision: str, trust_remote_code: bool
+) -> Run:
+    from hf_finetune import training
+    from hf_finetune.data import load_data
+    from hf_finetune.model import load_pretrained
+    from hf_finetune.publish import save_run
+    from hf_finetune.runs import Run
+    from hf_finetune.strategy import apply_strategy
+
+    started = time.perf_counter()
+    training.quiet_libraries()
+    number_format = training.choose_precision(precision)
+    rate = recipe.training.values().get("learning_rate") or default_learning_rate(recipe)
+    arguments = training.build_arguments(recipe, rate, folder.checkpoints, number_format.name)
+
+    task = load_data(recipe, source)
+    say(training.data_in_words(task))
+    for warning in task.warnings:
+        warn(warning)
+    training.fit_to_data(arguments, recipe, task, trust_remote_code)
+
+    loaded = load_pretrained(
+        recipe.model,
+        recipe.task,
+        num_labels=task.labels.num_labels,
+        label_names=task.labels.names,
+        problem_type=task.labels.problem_type,
+        seed=recipe.seed,
+        scratch=recipe.strategy.kind == "scratch",
+        trust_remote_code=trust_remote_code,
+    )
+    applied = apply_strategy(loaded, recipe)
+    table = applied.table(rate)
+    say(table)
+    say(training.plan_in_words(recipe, task, arguments, number_format, rate))
+
+    samples = training.make_samples(recipe, task, loaded)
+    trainer = training.build_trainer(recipe, task, applied, arguments, samples, number_format.name, trust_remote_code)
+    checkpoint = folder.checkpoint(
+        {"data": task.fingerprint, "processes": arguments.world_size, "precision": number_format.name}
+    )
+    outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.give_targets_their_unit()
+
+    report = training.score(recipe, task, trainer, samples, outcome, trust_remote_code)
+    report.metrics["train"]["total_seconds"] = round(time.perf_counter() - started, 1)
+    if is_main_process():
+        save_run(folder.path, recipe=recipe, task=task, loaded=loaded, applied=applied, report=report, table=table)
+    trainer.accelerator.wait_for_everyone()
+    say(report.in_words(folder.path))
+    return Run.load(folder.path)

@@ -1,0 +1,218 @@
+"""Where each family keeps its blocks and its classifier, and how an unknown architecture is read.
+
+For transformers' models a table; for timm the models' own `group_matcher` and `get_classifier`, with exceptions; for
+anything else the largest set of alike blocks in module lists, taken only if a recorded forward pass runs through the
+parts in order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from hf_finetune.errors import UserError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Regular expressions on module names, and what they are relative to.
+
+    Args:
+        blocks: each match is a block.
+        head: the classifier and what lies in it.
+        stem: modules of the stem that are registered after blocks begin, or would match as a block.
+        prefix: put before every expression: the path to the model that the expressions are about.
+        tested: whether the test suite holds the order of this layout; if not, it is checked when a model is read.
+    """
+
+    blocks: tuple[str, ...]
+    head: tuple[str, ...]
+    stem: tuple[str, ...] = ()
+    prefix: str = ""
+    tested: bool = True
+
+    @property
+    def classifier_parent(self) -> str:
+        """Name of the module that holds backbone and classifier side by side."""
+        return self.prefix.removesuffix(".")
+
+    def block(self, name: str) -> str | None:
+        """The name of the block that module `name` is, or lies in."""
+        return self._match(self.blocks, name)
+
+    def in_head(self, name: str) -> bool:
+        """Whether module `name` lies in the classifier."""
+        return self._match(self.head, name) is not None
+
+    def in_stem(self, name: str) -> bool:
+        """Whether module `name` is named as a part of the stem."""
+        return self._match(self.stem, name) is not None
+
+    def _match(self, patterns: Sequence[str], name: str) -> str | None:
+        for pattern in patterns:
+            if match := re.match(rf"{re.escape(self.prefix)}(?:{pattern})(?=\.|$)", name):
+                return match.group(0)
+        return None
+
+
+_TRANSFORMERS: dict[str, Layout] = {
+    "vit": Layout((r"vit\.layers\.\d+",), ("classifier",)),
+    "deit": Layout((r"deit\.layers\.\d+",), ("classifier", "cls_classifier", "distillation_classifier")),
+    "beit": Layout((r"beit\.layers\.\d+",), ("classifier",), (r"beit\.shared_position_bias",)),
+    "dinov2": Layout((r"dinov2\.encoder\.layer\.\d+",), ("classifier",)),
+    "swin": Layout((r"swin\.encoder\.layers\.\d+\.blocks\.\d+",), ("classifier",)),
+    "convnext": Layout((r"convnext\.encoder\.stages\.\d+\.layers\.\d+",), ("classifier",)),
+    "resnet": Layout((r"resnet\.encoder\.stages\.\d+\.layers\.\d+",), ("classifier",)),
+    "mobilenet_v2": Layout((r"mobilenet_v2\.layer\.\d+",), ("classifier",)),
+    "efficientnet": Layout((r"efficientnet\.encoder\.blocks\.\d+",), ("classifier",)),
+    "bert": Layout((r"bert\.encoder\.layer\.\d+",), ("classifier",)),
+    "distilbert": Layout((r"distilbert\.transformer\.layer\.\d+",), ("pre_classifier", "classifier")),
+    "roberta": Layout((r"roberta\.encoder\.layer\.\d+",), ("classifier",)),
+    # ALBERT applies one group of layers again and again: as a rule it has a single block.
+    "albert": Layout((r"albert\.encoder\.albert_layer_groups\.\d+",), ("classifier",)),
+    "electra": Layout((r"electra\.encoder\.layer\.\d+",), ("classifier",)),
+    # XLNet uses one dropout on the embeddings and again at the end: it is the stem's.
+    "xlnet": Layout((r"transformer\.layer\.\d+",), ("sequence_summary", "logits_proj"), (r"transformer\.dropout",)),
+    "gpt2": Layout((r"transformer\.h\.\d+",), ("score",)),
+    "modernbert": Layout((r"model\.layers\.\d+",), ("classifier",)),
+}
+
+# timm classes whose own group_matcher does not give blocks in our sense.
+_TIMM: dict[str, Layout] = {
+    "VGG": Layout((r"features\.\d+", r"pre_logits\.fc\d+"), (), (r"features\.0",)),
+    "InceptionV3": Layout((r"Mixed_\w+",), ()),
+}
+_TIMM_TESTED = ("VisionTransformer", "ResNet", "DenseNet", "Xception", "MobileNetV3", "EfficientNet", *_TIMM)
+
+
+def layout_of(model: nn.Module) -> Layout:
+    """Where `model` keeps its blocks and its classifier.
+
+    Raises:
+        UserError: the architecture is unknown and has no set of alike blocks, or no output layer.
+    """
+    prefix = ""
+    inner: Any = model
+    if getattr(getattr(model, "config", None), "model_type", None) == "hf_finetune_mlp_head":
+        prefix, inner = "model.", model.model
+    if isinstance(getattr(inner, "timm_model", None), nn.Module):
+        return _timm_layout(inner.timm_model, f"{prefix}timm_model.")
+    known = _TRANSFORMERS.get(getattr(getattr(inner, "config", None), "model_type", ""))
+    if known is not None:
+        return Layout(known.blocks, known.head, known.stem, prefix)
+    return Layout(_alike_blocks(inner), (_output_layer(inner),), (), prefix, tested=False)
+
+
+def _timm_layout(timm_model: Any, prefix: str) -> Layout:
+    kind = type(timm_model).__name__
+    classifiers = timm_model.get_classifier()
+    classifiers = classifiers if isinstance(classifiers, tuple | list) else (classifiers,)
+    head = tuple(
+        re.escape(name) for name, module in timm_model.named_modules() if any(module is c for c in classifiers)
+    )
+    if not head:
+        raise UserError(f"timm's {kind} has no classifier: its head cannot be replaced by a new one.")
+    if kind in _TIMM:
+        return Layout(_TIMM[kind].blocks, head, _TIMM[kind].stem, prefix)
+    matcher = timm_model.group_matcher(coarse=False) if hasattr(timm_model, "group_matcher") else None
+    blocks: tuple[str, ...] = ()
+    if isinstance(matcher, dict):
+        patterns = matcher["blocks"]
+        patterns = [(patterns, None)] if isinstance(patterns, str) else patterns
+        # A suffix marks what joins a neighbouring group (a transition, the final norm); our walk does that by itself.
+        blocks = tuple(pattern.removeprefix("^") for pattern, suffix in patterns if suffix is None)
+    return Layout(blocks or _alike_blocks(timm_model), head, (), prefix, tested=kind in _TIMM_TESTED and bool(blocks))
+
+
+def _alike_blocks(model: nn.Module) -> tuple[str, ...]:
+    """The modules of one class in module lists that hold most parameters: at least two, and half of the model."""
+    found: dict[type, list[tuple[str, int]]] = defaultdict(list)
+    for name, container in model.named_modules():
+        if not isinstance(container, nn.ModuleList | nn.Sequential):
+            continue
+        for child_name, child in container.named_children():
+            layers = [module for module in child.modules() if next(module.parameters(recurse=False), None) is not None]
+            if len(layers) >= 2:
+                size = sum(parameter.numel() for parameter in child.parameters())
+                found[type(child)].append((f"{name}.{child_name}" if name else child_name, size))
+    total = sum(parameter.numel() for parameter in model.parameters())
+    sized = [(sum(size for _, size in blocks), blocks) for blocks in found.values() if len(blocks) >= 2]
+    largest, blocks = max(sized, key=lambda item: item[0], default=(0, []))
+    if 2 * largest < total:
+        raise UserError(
+            f"The architecture {type(model).__name__} is unknown to hf_finetune, and no list of alike blocks holds "
+            "half of its "
+            "parameters, so nothing can be said about its stem, blocks and head. Use another checkpoint."
+        )
+    return tuple(re.escape(name) for name, _ in blocks)
+
+
+def _output_layer(model: nn.Module) -> str:
+    """The last linear layer or convolution that gives as many values as there are labels."""
+    labels = getattr(getattr(model, "config", None), "num_labels", None)
+    for name, module in reversed(list(model.named_modules())):
+        if labels in (getattr(module, "out_features", None), getattr(module, "out_channels", None)):
+            return re.escape(name)
+    raise UserError(
+        f"The architecture {type(model).__name__} is unknown to hf_finetune, and none of its layers gives {labels} "
+        "values, one a "
+        "label: its head cannot be found. Use another checkpoint."
+    )
+
+
+def check_forward_order(model: Any, parts: Sequence[Sequence[str]]) -> None:
+    """Runs the model once on an empty input and checks that the parts are entered in the given order.
+
+    Args:
+        model: a model whose layout no test of ours holds.
+        parts: names of the modules of each part, in the order to be confirmed.
+
+    Raises:
+        UserError: the forward pass could not be run, or it runs through the parts in another order.
+    """
+    order: list[int] = []
+    hooks = []
+    for index, names in enumerate(parts):
+        for name in names:
+            module = model.get_submodule(name)
+            if next(module.parameters(recurse=False), None) is not None:
+                hooks.append(module.register_forward_pre_hook(lambda *_, index=index: order.append(index)))
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        with torch.no_grad():
+            model(**_empty_input(model))
+    except Exception as fault:
+        raise UserError(
+            f"The architecture {type(model).__name__} is unknown to hf_finetune, and the order of its blocks could "
+            "not be checked "
+            f"by running it on an empty input: {fault}"
+        ) from fault
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    first = list(dict.fromkeys(order))
+    if first != sorted(first):
+        raise UserError(
+            f"The architecture {type(model).__name__} is unknown to hf_finetune, and its blocks do not run in the "
+            "order in which "
+            "they are listed, so they cannot be frozen from the stem upwards. Use another checkpoint."
+        )
+
+
+def _empty_input(model: Any) -> dict[str, torch.Tensor]:
+    device = next(model.parameters()).device
+    if model.main_input_name == "pixel_values":
+        timm_size = (getattr(model.config, "pretrained_cfg", None) or {}).get("input_size")
+        size = getattr(model.config, "image_size", None) or (timm_size[-1] if timm_size else 224)
+        height, width = size if isinstance(size, tuple | list) else (size, size)
+        return {"pixel_values": torch.zeros(1, getattr(model.config, "num_channels", 3), height, width, device=device)}
+    return {"input_ids": torch.ones(1, 4, dtype=torch.long, device=device)}

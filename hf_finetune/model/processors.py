@@ -1,0 +1,82 @@
+"""The image processor or tokenizer that a checkpoint was trained with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel
+from transformers.utils import cached_file
+
+from hf_finetune.errors import UserError
+from hf_finetune.model.quiet import quiet
+
+if TYPE_CHECKING:
+    from hf_finetune.recipes.schema import Task
+
+
+def load_processor(path: str, checkpoint: str, task: Task, **hub: Any) -> Any:
+    """The checkpoint's image processor or tokenizer.
+
+    Args:
+        path: folder or Hub id to load from.
+        checkpoint: what the user wrote, for messages.
+        task: decides which of the two.
+        hub: `revision`, `trust_remote_code`.
+
+    Raises:
+        UserError: the checkpoint comes without one.
+    """
+    with quiet():
+        if task == "image-classification":
+            try:
+                return AutoImageProcessor.from_pretrained(path, **hub)
+            except (OSError, ValueError) as fault:
+                raise UserError(
+                    f"{checkpoint} has no preprocessor_config.json, which says how its images are resized and "
+                    "normalised. Copy one "
+                    "from the model that it was made from into its folder, or use another checkpoint."
+                ) from fault
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path, **hub)
+        except (OSError, ValueError) as fault:
+            raise UserError(_no_tokenizer(checkpoint)) from fault
+    # Without a vocabulary transformers 5 makes an empty tokenizer, and every word becomes the same unknown token.
+    files = {"tokenizer.json", "tokenizer.model", *tokenizer.vocab_files_names.values()} - {"tokenizer_config.json"}
+    if not any(_exists(path, file, hub.get("revision")) for file in files):
+        raise UserError(_no_tokenizer(checkpoint))
+    return tokenizer
+
+
+def _no_tokenizer(checkpoint: str) -> str:
+    return (
+        f"{checkpoint} has no tokenizer files (tokenizer.json or a vocabulary). Copy them from the model that it was "
+        "made from into "
+        "its folder, or use another checkpoint."
+    )
+
+
+def _exists(path: str, file: str, revision: str | None) -> bool:
+    if Path(path).is_dir():
+        return (Path(path) / file).is_file()
+    return bool(cached_file(path, file, revision=revision, _raise_exceptions_for_missing_entries=False))
+
+
+def give_padding_token(model: PreTrainedModel, processor: Any, checkpoint: str) -> None:
+    """Lets GPT-2 and its like pad, with their end-of-text token.
+
+    The config is told, since their classifiers read the last token that is not padding.
+
+    Raises:
+        UserError: the tokenizer has neither a padding nor an end-of-text token.
+    """
+    if not hasattr(processor, "pad_token"):
+        return
+    if processor.pad_token is None:
+        if processor.eos_token is None:
+            raise UserError(
+                f"{checkpoint}: its tokenizer has neither a padding nor an end-of-text token; use another checkpoint."
+            )
+        processor.pad_token = processor.eos_token
+    if getattr(model.config, "pad_token_id", None) is None:
+        model.config.pad_token_id = processor.pad_token_id

@@ -1,0 +1,30 @@
+"""Keeps the libraries' load reports and progress bars off the screen: the run prints what the user needs to know."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences transformers, timm and peft in the block, below errors; what was set before is set again after it."""
+    from transformers.utils import logging as transformers_logging
+
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    timm_logger = logging.getLogger("timm")
+    timm_level = timm_logger.level
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    timm_logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        timm_logger.setLevel(timm_level)
+        if bars:
+            transformers_logging.enable_progress_bar()

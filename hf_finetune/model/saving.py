@@ -1,0 +1,155 @@
+"""Finished models: saved so that `pipeline(task, model=folder)` gives the trained predictions, and read back."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, PreTrainedModel
+
+from hf_finetune.errors import UserError
+from hf_finetune.model.anatomy import find_anatomy
+from hf_finetune.model.checkpoint import LoadedModel, auto_class
+from hf_finetune.model.processors import load_processor
+from hf_finetune.model.quiet import quiet
+from hf_finetune.model.sources import commit_of, loading, resolve_checkpoint
+
+if TYPE_CHECKING:
+    from hf_finetune.recipes.schema import Task
+
+_ADAPTER = "default"
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def save_pretrained(
+    model: nn.Module,
+    processor: Any,
+    folder: str | Path,
+    *,
+    merge: bool = False,
+    base: str | None = None,
+    revision: str | None = None,
+) -> None:
+    """Saves a finished model with its processor and label names, for `pipeline`, `from_pretrained` and peft.
+
+    A model with adapters is saved in one of two forms. Merged, it is a plain model. Else the folder holds the
+    complete base model, with the task's labels and the trained head, and beside it the adapter: transformers loads
+    the two together, and peft's classes load the adapter onto the base checkpoint of the Hub.
+
+    Everything is written to a temporary folder first, and each file then takes its place in one step.
+
+    Args:
+        model: a transformers model, or a peft model around one.
+        processor: image processor or tokenizer; TimmWrapper's has nothing to save, its settings are in config.json.
+        folder: made if it does not exist; other files in it are left alone.
+        merge: save adapters merged into the weights.
+        base: what the adapter names as its base model: a Hub id. Without one, the folder itself by its relative name.
+        revision: the commit of that base model.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as scratch, quiet():
+        if not hasattr(model, "peft_config"):
+            _save_plain(model, scratch)  # type: ignore[arg-type]
+        elif merge:
+            _save_plain(copy.deepcopy(model).merge_and_unload(), scratch)  # type: ignore[operator]
+        else:
+            _save_plain(without_adapters(model), scratch)
+            _save_adapter(model, scratch, base, revision)
+        processor.save_pretrained(scratch)
+        if merge or not hasattr(model, "peft_config"):
+            for name in _ADAPTER_FILES:  # an earlier adapter would be loaded on top of this model
+                (folder / name).unlink(missing_ok=True)
+        for file in sorted(Path(scratch).iterdir(), key=lambda file: file.name == "config.json"):
+            file.replace(folder / file.name)
+
+
+def _save_plain(model: PreTrainedModel, folder: str) -> None:
+    if model.config.model_type != "timm_wrapper":
+        model.save_pretrained(folder)
+        return
+    # So that timm's own `local-dir:` and `hf-hub:` loaders read it too: bare names, and a dictionary in place of null.
+    if model.config.model_args is None:
+        model.config.model_args = {}
+    state = {name.removeprefix("timm_model."): tensor for name, tensor in model.state_dict().items()}
+    model.save_pretrained(folder, state_dict=state)
+
+
+def without_adapters(model: Any) -> PreTrainedModel:
+    """The base model of a peft model: its unchanged backbone under the names it had, with the trained head.
+
+    Args:
+        model: a peft model; it is left as it is, and its tensors are shared.
+    """
+    tuned = model.get_base_model()
+    state = {}
+    for name, tensor in tuned.state_dict().items():
+        if ".lora_" in name or ".original_module." in name:
+            continue
+        state[name.replace(f".modules_to_save.{_ADAPTER}.", ".").replace(".base_layer.", ".")] = tensor
+    with torch.device("meta"):
+        plain = type(tuned)(copy.deepcopy(tuned.config))
+    plain.load_state_dict(state, assign=True)
+    return plain
+
+
+def _save_adapter(model: Any, folder: str, base: str | None, revision: str | None) -> None:
+    config = model.peft_config[_ADAPTER]
+    before = config.base_model_name_or_path, config.revision
+    config.base_model_name_or_path, config.revision = (base, revision) if base else (".", None)
+    try:
+        model.save_pretrained(folder, save_embedding_layers=False)
+    finally:
+        config.base_model_name_or_path, config.revision = before
+    Path(folder, "README.md").unlink(missing_ok=True)  # peft's empty model card; the run writes its own
+
+
+def load_finished(path_or_id: str | Path, *, trust_remote_code: bool = False) -> LoadedModel:
+    """Loads a finished run, or any classification model of the Hub, as it is: no new head.
+
+    Args:
+        path_or_id: a folder with config.json, a Hub id, or `package:NAME`.
+        trust_remote_code: allow the model's own Python code to run; the mlp heads of this package do not need it.
+
+    Raises:
+        UserError: there is no such model, or it has no classification head.
+    """
+    name = str(path_or_id)
+    path = resolve_checkpoint(name)
+    with quiet(), loading(name):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+        task = _task_of(config, name)
+        model, info = auto_class(task).from_pretrained(
+            path,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            trust_remote_code=trust_remote_code,
+        )
+    lacking = sorted(set(info["missing_keys"]) & {key for key, _ in model.named_parameters()})
+    if lacking:
+        raise UserError(
+            f"{name} has no weights for {', '.join(lacking[:5])}: it is not a finished {task} model. Fine-tune it "
+            "first."
+        )
+    processor = load_processor(path, name, task, trust_remote_code=trust_remote_code)
+    return LoadedModel(model.eval(), processor, (), commit_of(path, None), find_anatomy(model))
+
+
+def _task_of(config: Any, name: str) -> Task:
+    if config.model_type == "timm_wrapper":
+        return "image-classification"
+    architecture = (config.architectures or [""])[0]
+    if "ForImageClassification" in architecture:
+        return "image-classification"
+    if "ForSequenceClassification" in architecture:
+        return "text-classification"
+    raise UserError(
+        f"{name} is a {architecture or config.model_type} model, without a head for image or text classification. "
+        "Fine-tune it first: "
+        f"hf-finetune train recipe=NAME model.checkpoint={name}"
+    )

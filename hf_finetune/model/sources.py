@@ -1,0 +1,117 @@
+"""Where checkpoints are found, and what is said when they are not."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hf_finetune.errors import UserError
+
+_ASSETS = Path(__file__).parent.parent / "assets"
+_PACKAGE = "package:"
+
+
+def resolve_checkpoint(checkpoint: str) -> str:
+    """A Hub id or folder as transformers takes it; `package:NAME` becomes the folder that ships with hf_finetune.
+
+    Raises:
+        UserError: no such checkpoint ships with the package.
+    """
+    if not checkpoint.startswith(_PACKAGE):
+        return checkpoint
+    folder = _ASSETS / checkpoint.removeprefix(_PACKAGE)
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"No checkpoint {checkpoint} ships with hf_finetune; there are: {', '.join(packaged()) or 'none'}."
+        )
+    return str(folder)
+
+
+def packaged() -> list[str]:
+    """Names of the checkpoints that ship with hf_finetune, as recipes write them."""
+    return sorted(f"{_PACKAGE}{file.parent.name}" for file in _ASSETS.glob("*/config.json"))
+
+
+def cached() -> list[str]:
+    """Hub ids of the models in the local cache."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folders = Path(HF_HUB_CACHE).glob("models--*")
+    return sorted(folder.name.removeprefix("models--").replace("--", "/") for folder in folders if folder.is_dir())
+
+
+def commit_of(path: str, revision: str | None) -> str | None:
+    """The commit of a Hub checkpoint that has just been loaded; None for a folder."""
+    if Path(path).is_dir():
+        return None
+    from transformers.utils import cached_file
+
+    file = cached_file(path, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False)
+    found = re.search(r"/snapshots/([^/]+)/", Path(file).as_posix()) if file else None
+    return found.group(1) if found else None
+
+
+@contextmanager
+def loading(checkpoint: str, revision: str | None = None) -> Iterator[None]:
+    """Turns what transformers raises while a checkpoint is loaded into one message that says what to do."""
+    try:
+        yield
+    except (OSError, ValueError, ImportError) as fault:
+        raise UserError(_explain(checkpoint, revision, fault)) from fault
+
+
+def _explain(checkpoint: str, revision: str | None, fault: BaseException) -> str:
+    names, text = _chain(fault)
+    what = checkpoint if revision is None else f"{checkpoint} at revision {revision}"
+    if "GatedRepoError" in names:
+        return f"{what} is gated: accept its licence on its page on the Hub, then `hf auth login`."
+    if "RevisionNotFoundError" in names:
+        return (
+            f"{checkpoint} has no revision {revision}: give a branch, tag or commit that is listed on its page on "
+            f"the Hub."
+        )
+    if "safetensors" in text and ("no file named" in text or "does not appear to have" in text):
+        return (
+            f"{what} has no safetensors file, and other formats can run code when they are opened. Convert it "
+            "(https://huggingface.co/spaces/safetensors/convert), or give another checkpoint."
+        )
+    if "trust_remote_code" in text:
+        return (
+            f"{what} comes with Python code of its own. Read it; to let it run, add --trust-remote-code on the "
+            f"command line."
+        )
+    if "LocalEntryNotFoundError" in names or "OfflineModeIsEnabled" in names or "connect to" in text:
+        return (
+            f"{what} is not in the local cache, and the Hub cannot be reached (or HF_HUB_OFFLINE is set). "
+            f"{_nearest(checkpoint)}"
+        )
+    if "RepositoryNotFoundError" in names:
+        return (
+            f"There is no model {checkpoint} on the Hub, or it is private (then `hf auth login`). "
+            f"{_nearest(checkpoint)}"
+        )
+    if "HFValidationError" in names or "Repo id must" in text:
+        return f"{checkpoint} is neither a folder nor a Hub id (owner/name). {_nearest(checkpoint)}"
+    return f"{what} cannot be loaded: {fault}"
+
+
+def _chain(fault: BaseException | None) -> tuple[set[str], str]:
+    """Class names and messages of an exception and of those that led to it."""
+    names: set[str] = set()
+    texts = []
+    while fault is not None:
+        names.update(kind.__name__ for kind in type(fault).__mro__)
+        texts.append(str(fault))
+        fault = fault.__cause__ or fault.__context__
+    return names, " ".join(texts)
+
+
+def _nearest(checkpoint: str) -> str:
+    at_hand = packaged() + cached()
+    close = difflib.get_close_matches(checkpoint, at_hand, n=3, cutoff=0.5)
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    return f"At hand here: {', '.join(at_hand[:8])}." if at_hand else "No checkpoint is at hand here."

@@ -1,0 +1,139 @@
+"""The model card: what the model is, what it scored and how sure that is, how to use it, how it was made."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_finetune.data import LabelSpace
+    from hf_finetune.recipes import Recipe
+
+_NOT_SCORES = ("samples", "loss")
+
+
+def model_card(recipe: Recipe, labels: LabelSpace, metrics: dict[str, dict[str, Any]], table: str) -> str:
+    """Text of README.md, its YAML header as the Hub reads it.
+
+    Args:
+        recipe: with revisions pinned.
+        labels: what the model answers.
+        metrics: as metrics.json holds them.
+        table: the strategy's table.
+    """
+    name = recipe.output_dir.rstrip("/").rsplit("/", 1)[-1] or "model"
+    split = "test" if "test" in metrics else "validation"
+    parts = [
+        f"---\n{_header(recipe, metrics, name)}\n---",
+        f"# {name}",
+        _what(recipe, labels),
+        f"## Scores\n\n{score_table(metrics[split], split)}" if split in metrics else "",
+        f"## How to use it\n\n{_usage(recipe, name)}",
+        f"## How it was made\n\n{_how(recipe)}",
+        f"### What learned\n\n```text\n{table.strip()}\n```" if table.strip() else "",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def score_table(scores: dict[str, Any], split: str) -> str:
+    """Metrics of a split and their 95% intervals, as Markdown."""
+    lines = ["| metric | value | 95% interval |", "|---|---|---|"]
+    for name, value in scores.items():
+        if name in _NOT_SCORES or name.endswith("_ci95"):
+            continue
+        interval = scores.get(f"{name}_ci95")
+        between = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
+        lines.append(f"| {name} | {_number(value)} | {between} |")
+    bootstrap = " The intervals come from a bootstrap over the samples; they leave out the chance of training." * (
+        any(name.endswith("_ci95") for name in scores)
+    )
+    return "\n".join(lines) + f"\n\nMeasured on the {scores.get('samples', 0):,} samples of the {split} split.{bootstrap}"
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a checkpoint's or data set's name means one of the Hub: `name` or `owner/name`, and no file here."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", name) is not None and not Path(name).exists()
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, (int, float)) and value == value else "undefined"
+
+
+def _header(recipe: Recipe, metrics: dict[str, dict[str, Any]], name: str) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    checkpoint, dataset = recipe.model.checkpoint, recipe.data.dataset
+    on_hub = isinstance(dataset, str) and is_hub_id(dataset)
+    scores = {
+        metric: value
+        for metric, value in metrics.get("test", {}).items()
+        if metric not in _NOT_SCORES and isinstance(value, float) and value == value
+    }
+    results = [
+        EvalResult(
+            task_type=recipe.task,
+            dataset_type=str(dataset),
+            dataset_name=str(dataset),
+            dataset_config=recipe.data.config,
+            dataset_split=str(recipe.data.test_split),
+            metric_type=metric,
+            metric_value=round(value, 6),
+        )
+        for metric, value in scores.items()
+    ]
+    data = ModelCardData(
+        base_model=checkpoint if is_hub_id(checkpoint) else None,
+        datasets=[str(dataset)] if on_hub else None,
+        library_name="transformers",
+        pipeline_tag=recipe.task,
+        tags=["hf_finetune", recipe.strategy.kind],
+        model_name=name if results and on_hub else None,
+        eval_results=results if on_hub else None,
+    )
+    return data.to_yaml().strip()
+
+
+def _what(recipe: Recipe, labels: LabelSpace) -> str:
+    kind = {
+        "single_label_classification": f"one of {labels.num_labels:,} classes",
+        "multi_label_classification": f"any of {labels.num_labels:,} labels",
+        "regression": "a number" if labels.num_labels == 1 else f"{labels.num_labels} numbers",
+    }[labels.problem_type]
+    names = ", ".join(f"`{name}`" for name in labels.names[:20]) + (", ..." if labels.num_labels > 20 else "")
+    thing = "an image" if recipe.task == "image-classification" else "a text"
+    thing = "a pair of texts" if recipe.data.text_pair else thing
+    checkpoint = f"`{recipe.model.checkpoint}`"
+    if is_hub_id(recipe.model.checkpoint):
+        checkpoint = f"[{checkpoint}](https://huggingface.co/{recipe.model.checkpoint})"
+    return (
+        f"{checkpoint}, fine-tuned (strategy `{recipe.strategy.kind}`) on `{_source(recipe)}`. "
+        f"From {thing} it tells {kind}: {names}."
+    )
+
+
+def _source(recipe: Recipe) -> str:
+    dataset = recipe.data.dataset
+    return dataset if isinstance(dataset, str) else ", ".join(dataset)
+
+
+def _usage(recipe: Recipe, name: str) -> str:
+    example = '"image.jpg"' if recipe.task == "image-classification" else '"a text"'
+    if recipe.data.text_pair:
+        example = '{"text": "one text", "text_pair": "another"}'
+    own_code = ", trust_remote_code=True" if recipe.model.head.kind == "mlp" else ""
+    return (
+        f'```python\nfrom transformers import pipeline\n\nmodel = pipeline("{recipe.task}", model="{name}"{own_code})\n'
+        f"print(model({example}))\n```\n\n"
+        f"Or, in batches and to a file: `hf-finetune predict {shlex.quote(name)} INPUT... --out predictions.csv`"
+    )
+
+
+def _how(recipe: Recipe) -> str:
+    return (
+        "The whole recipe, with the revisions that were loaded, is `recipe.yaml` beside this file. Run it again with\n\n"
+        "```\naccelerate launch hf_finetune/run.py recipe=recipe.yaml output_dir=another_folder\n```\n\n"
+        "(or `hf-finetune train recipe=recipe.yaml ...` where hf_finetune is installed). Every test prediction is in\n"
+        "`predictions.parquet`, every score in `metrics.json`."
+    )

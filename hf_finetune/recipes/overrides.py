@@ -1,0 +1,166 @@
+"""`dotted.path=value` laid over a recipe's tree of text, before the schema gives anything a type."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hf_finetune.errors import Fault
+from hf_finetune.recipes.faults import shown
+from hf_finetune.recipes.keys import is_mapping_key, kinds_at, known_keys, unknown_key
+from hf_finetune.recipes.yaml_text import Path, Plain, read_value
+
+KINDS_AT: tuple[Path, ...] = (("strategy",), ("model", "head"))
+
+# What is pinned to another value of the recipe goes when that value changes.
+_PINNED: dict[Path, tuple[Path, ...]] = {
+    ("model", "checkpoint"): (("model", "revision"),),
+    ("data", "dataset"): (("data", "revision"), ("data", "config")),
+}
+# Changing one of these leaves a recipe's measured result standing.
+_UNMEASURED: tuple[Path, ...] = (("expected",), ("seed",), ("output_dir",))
+
+
+@dataclass
+class Tree:
+    """A recipe before it is typed.
+
+    Args:
+        values: nested mappings down to text, null and lists.
+        origins: where each key was given, by its path.
+        notes: what the user should know about values that went because others changed.
+    """
+
+    values: dict[str, Any]
+    origins: dict[Path, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    rate_dropped: str | None = None
+
+    def get(self, path: Path) -> Any:
+        """The value at a path, None where there is none."""
+        value: Any = self.values
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
+
+    def remove(self, path: Path) -> None:
+        """Take a key out, and the origins of everything in it."""
+        holder = self.get(path[:-1])
+        if isinstance(holder, dict):
+            holder.pop(path[-1], None)
+        for given in [given for given in self.origins if given[: len(path)] == path]:
+            del self.origins[given]
+
+    def set(self, path: Path, value: Any, origin: str) -> None:
+        """Put a value in; a section that is null or missing is opened, one that is no mapping stays as the fault it is."""
+        self.remove(path)
+        holder: Any = self.values
+        for name in path[:-1]:
+            if holder.get(name) is None:
+                holder[name] = {}
+            holder = holder[name]
+            if not isinstance(holder, dict):
+                return
+        holder[path[-1]] = value
+        self._record(path, value, origin)
+
+    def _record(self, path: Path, value: Any, origin: str) -> None:
+        self.origins[path] = origin
+        for name, inner in value.items() if isinstance(value, dict) else ():
+            self._record((*path, name), inner, origin)
+
+
+def spell_out_kinds(tree: Tree) -> None:
+    """`strategy: lora` becomes `strategy: {kind: lora}`."""
+    for path in KINDS_AT:
+        value = tree.get(path)
+        if isinstance(value, str):
+            tree.set(path, {"kind": value}, tree.origins.get(path, "default"))
+
+
+def parse(pairs: Sequence[str], origin: str) -> tuple[dict[Path, Any], list[Fault]]:
+    """Split `dotted.path=value` pairs; of a path given twice the last one holds.
+
+    Returns:
+        The values by path, and a fault for every pair that is malformed or names no key.
+    """
+    values: dict[Path, Any] = {}
+    faults = []
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            faults.append(Fault(shown(pair), f"is not key=value{_intended(pair)}", origin))
+            continue
+        path = tuple(key.split("."))
+        if key.startswith("-"):
+            faults.append(Fault(key, f"keys have no dashes in front: write {key.lstrip('-')}={text}", origin))
+        elif key not in known_keys() and not is_mapping_key(key):
+            faults.append(Fault(key, unknown_key(key), origin))
+        elif not text.strip():
+            faults.append(Fault(key, f"has no value: write {key}=null to unset it", origin))
+        else:
+            try:
+                values[path] = read_value(text)
+            except ValueError as error:
+                message = f"{shown(text)} begins as a list, mapping or quoted text and is not one ({error})"
+                faults.append(Fault(key, f"{message}; to mean it as text, quote it within: {key}='\"...\"'", origin))
+    return values, faults
+
+
+def _intended(pair: str) -> str:
+    bare = pair.lstrip("-")
+    if bare in known_keys():
+        return f": write {bare}=VALUE"
+    kinds = [path for path in map(".".join, KINDS_AT) if bare in kinds_at(path)]
+    return f": did you mean {kinds[0]}={bare}?" if kinds else ""
+
+
+def apply(tree: Tree, values: dict[Path, Any], origin: str) -> Tree:
+    """A new tree with the values laid over it, whatever the order they were given in.
+
+    A kind is chosen first and brings its own defaults, then fields are set. A learning rate tuned for another strategy, and a
+    revision or configuration of another checkpoint or data set, do not stay behind.
+    """
+    tree = Tree(copy.deepcopy(tree.values), dict(tree.origins), list(tree.notes))
+    values = _kinds_spelled_out(values)
+    for path in KINDS_AT:
+        _choose_kind(tree, path, values, origin)
+    for path, dependents in _PINNED.items():
+        before = tree.get(path)
+        if path in values and before is not None and before != values[path]:
+            for dependent in dependents:
+                if dependent not in values and tree.get(dependent) is not None:
+                    was = shown(tree.get(dependent))
+                    tree.notes.append(f"{'.'.join(dependent)} {was} belonged to {before}, and is left out")
+                    tree.remove(dependent)
+    for path in sorted(values, key=len):
+        tree.set(path, values[path], origin)
+    if any(path[0] not in [kept[0] for kept in _UNMEASURED] for path in values) and ("expected",) not in values:
+        tree.remove(("expected",))
+    return tree
+
+
+def _kinds_spelled_out(values: dict[Path, Any]) -> dict[Path, Any]:
+    """`strategy=lora` means `strategy.kind=lora`."""
+    spelled = {}
+    for path, value in values.items():
+        spelled[(*path, "kind") if path in KINDS_AT and isinstance(value, str) else path] = value
+    return spelled
+
+
+def _choose_kind(tree: Tree, path: Path, values: dict[Path, Any], origin: str) -> None:
+    """Drop the fields of the kind a recipe had when another is chosen; with the strategy, its learning rate."""
+    whole = values.get(path)
+    chosen = whole.get("kind") if isinstance(whole, dict) else values.get((*path, "kind"))
+    before = (tree.get((*path, "kind"))) or Plain(kinds_at(".".join(path))[0])
+    if chosen is None or chosen == before:
+        return
+    tree.set(path, {"kind": chosen}, origin)
+    rate = tree.get(("training", "learning_rate"))
+    given = ("training", "learning_rate") in values or ("training",) in values
+    if path == ("strategy",) and rate is not None and not given:
+        tree.remove(("training", "learning_rate"))
+        tree.rate_dropped = f"the recipe's learning rate {rate} was for strategy {before}"

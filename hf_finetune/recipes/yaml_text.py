@@ -1,0 +1,149 @@
+"""Reading and writing recipes as YAML, where text stays text until a field gives it a type.
+
+YAML guesses types: `1e-4` is text to it, a commit `0123456` a number, `no` a boolean. A recipe has a schema, so nothing needs
+guessing: only `null`, lists, mappings and quotes mean something here, and every other scalar is handed over as it stands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+Path = tuple[str, ...]
+
+_NULL = ("", "~", "null", "Null", "NULL")
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+_DEEPEST = 20
+
+
+class Plain(str):
+    """Unquoted text: takes the type of the field it lands in."""
+
+    __slots__ = ()
+
+
+def as_yaml(text: Plain) -> Any:
+    """The value of unquoted text where no field gives it a type: a number, a boolean, or the text itself."""
+    if text in ("true", "True", "false", "False"):
+        return text.lower() == "true"
+    if _NUMBER.fullmatch(text):
+        return int(text) if text.lstrip("+-").isdigit() else float(text)
+    return str(text)
+
+
+@dataclass
+class Reading:
+    """What a YAML text holds.
+
+    Args:
+        value: nested dicts and lists of `Plain`, `str` (quoted) and None.
+        lines: line number, from 1, of every key, by its path.
+        faults: (path, line, message) of what is not allowed in a recipe's YAML.
+    """
+
+    value: Any = None
+    lines: dict[Path, int] = field(default_factory=dict)
+    faults: list[tuple[Path, int, str]] = field(default_factory=list)
+
+
+def read_yaml(text: str) -> Reading:
+    """Read one YAML document.
+
+    Tags, anchors and aliases are not part of a recipe: each is a fault, and so is a key given twice.
+    """
+    reading = Reading()
+    try:
+        events = yaml.parse(text, Loader=yaml.SafeLoader)
+        next(events)  # StreamStart
+        if isinstance(next(events), yaml.StreamEndEvent):
+            return reading
+        reading.value = _build(events, next(events), (), reading)
+        next(events)  # DocumentEnd
+        if not isinstance(following := next(events), yaml.StreamEndEvent):
+            reading.faults.append(((), following.start_mark.line + 1, "a recipe is one YAML document, not several"))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        reading.faults.append(((), mark.line + 1 if mark else 1, f"not YAML: {error.problem or error.context}"))
+    except yaml.YAMLError as error:
+        reading.faults.append(((), 1, f"not YAML: {error}"))
+    return reading
+
+
+def _build(events: Iterator[Any], event: Any, path: Path, reading: Reading) -> Any:
+    line = event.start_mark.line + 1
+    if isinstance(event, yaml.AliasEvent):
+        reading.faults.append((path, line, f"aliases (*{event.anchor}) are not part of a recipe: write the value out"))
+        return None
+    if event.anchor or (event.tag and event.tag != "!"):
+        what = f"&{event.anchor}" if event.anchor else event.tag
+        reading.faults.append((path, line, f"anchors and tags ({what}) are not part of a recipe: remove it"))
+    if len(path) > _DEEPEST:
+        raise yaml.YAMLError(f"nested more than {_DEEPEST} deep")
+    if isinstance(event, yaml.ScalarEvent):
+        if event.style is not None:
+            return event.value
+        return None if event.value in _NULL else Plain(event.value)
+    if isinstance(event, yaml.SequenceStartEvent):
+        items: list[Any] = []
+        while not isinstance(inner := next(events), yaml.SequenceEndEvent):
+            items.append(_build(events, inner, (*path, str(len(items))), reading))
+        return items
+    mapping: dict[str, Any] = {}
+    while not isinstance(inner := next(events), yaml.MappingEndEvent):
+        key_line = inner.start_mark.line + 1
+        if not isinstance(inner, yaml.ScalarEvent):
+            raise yaml.MarkedYAMLError(problem="a key must be text", problem_mark=inner.start_mark)
+        here = (*path, inner.value)
+        if inner.value in mapping:
+            first = reading.lines[here]
+            reading.faults.append((here, key_line, f"given twice (first on line {first}): keep one"))
+        reading.lines[here] = key_line
+        mapping[inner.value] = _build(events, next(events), here, reading)
+    return mapping
+
+
+def read_value(text: str) -> Any:
+    """The value of `key=value`: null, a list, a mapping or quoted text are read as YAML, anything else is `Plain`.
+
+    Raises:
+        ValueError: it begins as a list, a mapping or quoted text and is not one.
+    """
+    text = text.strip()
+    if text in _NULL or text[0] in "[{\"'":
+        reading = read_yaml(text)
+        if reading.faults:
+            raise ValueError("; ".join(message for _, _, message in reading.faults))
+        return reading.value
+    return Plain(text)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Block style for sections, one line for short lists and mappings."""
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def _represent_list(dumper: _Dumper, value: list[Any]) -> yaml.Node:
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=all(map(_is_scalar, value)))
+
+
+def _represent_text(dumper: _Dumper, value: str) -> yaml.Node:
+    """Quote what this or any other YAML reader would not take as text."""
+    ambiguous = value in _NULL or _NUMBER.fullmatch(value) or value.lower() in ("y", "n")
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="'" if ambiguous else None)
+
+
+_Dumper.add_representer(list, _represent_list)
+_Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(Plain, _represent_text)
+
+
+def write_yaml(value: Any) -> str:
+    """Write nested dicts, lists and scalars so that `read_yaml` gives them back."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=False)

@@ -1,0 +1,26 @@
+"""Training: the Trainer subclass and what it stands on. `finetune.py` calls these in the order of a run."""
+
+from __future__ import annotations
+
+from hf_finetune.training.arguments import build_arguments, fit_to_data
+from hf_finetune.training.folder import RunFolder
+from hf_finetune.training.precision import choose_precision
+from hf_finetune.training.quiet import quiet_libraries
+from hf_finetune.training.scoring import Report, score
+from hf_finetune.training.setup import build_trainer, data_in_words, make_samples, plan_in_words
+from hf_finetune.training.trainer import FinetuneTrainer
+
+__all__ = [
+    "FinetuneTrainer",
+    "Report",
+    "RunFolder",
+    "build_arguments",
+    "build_trainer",
+    "choose_precision",
+    "data_in_words",
+    "fit_to_data",
+    "make_samples",
+    "plan_in_words",
+    "quiet_libraries",
+    "score",
+]

@@ -1,0 +1,153 @@
+"""TrainingArguments of a run: the recipe's own words over this project's defaults."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainingArguments
+
+from hf_finetune.console import say
+from hf_finetune.errors import UserError
+from hf_finetune.evaluation import check_metrics, default_metrics, greater_is_better
+from hf_finetune.recipes.schema import Recipe
+from hf_finetune.training.precision import Precision, launcher_shards_the_model
+
+if TYPE_CHECKING:
+    from hf_finetune.data import TaskData
+
+# Where these differ from transformers' defaults there is a reason: a batch of 8 wastes a GPU, validation after every
+# epoch is what chooses the checkpoint, a warm-up saves pretrained layers from the first large updates.
+DEFAULTS: dict[str, Any] = {
+    "per_device_train_batch_size": 32,
+    "per_device_eval_batch_size": 64,
+    "eval_strategy": "epoch",
+    "logging_steps": 0.02,
+    "warmup_steps": 0.1,
+    "weight_decay": 0.01,
+    "save_total_limit": 2,
+    # Logits leave the device every few batches, so that memory does not grow with classes x samples.
+    "eval_accumulation_steps": 8,
+    "ddp_find_unused_parameters": False,
+    # A last batch that is short would weigh its samples more, and would differ between one process and several.
+    "dataloader_drop_last": True,
+    "report_to": "none",
+}
+
+
+def build_arguments(recipe: Recipe, learning_rate: float, checkpoints: Path, precision: Precision) -> TrainingArguments:
+    """The Trainer's arguments, checked before any data is touched; `fit_to_data` adds what follows from the data.
+
+    Args:
+        recipe: validated; its `training` section wins over every default.
+        learning_rate: the recipe's own, or the strategy's default.
+        checkpoints: folder of the resumable checkpoints.
+        precision: of the training steps.
+
+    Raises:
+        UserError: TrainingArguments refuse the values.
+    """
+    chosen = DEFAULTS | {"dataloader_num_workers": _workers()} | recipe.training.values()
+    _save_when_evaluated(chosen)
+    ours = _ours(recipe, precision) | {"learning_rate": learning_rate, "output_dir": str(checkpoints)}
+    try:
+        arguments = TrainingArguments(**chosen | ours)
+    except (ValueError, TypeError, ImportError, RuntimeError) as fault:
+        raise UserError(f"training: transformers refuses these arguments: {fault}") from fault
+    if arguments.n_gpu > 1:
+        say(f"One process sees {arguments.n_gpu} GPUs and uses the first; `accelerate launch --multi_gpu` uses them all.")
+        arguments._n_gpu = 1
+    return arguments
+
+
+def fit_to_data(arguments: TrainingArguments, recipe: Recipe, task: TaskData, trust_remote_code: bool) -> None:
+    """Choose the metric that picks the checkpoint, and make a batch smaller that is larger than the data.
+
+    Raises:
+        UserError: a metric that this data has not, `evaluation.best` that is not among the metrics, or fewer rows than
+            processes.
+    """
+    complaints = check_metrics(
+        metric_names(recipe, task),
+        task.labels.problem_type,
+        num_labels=task.labels.num_labels,
+        trust_remote_code=trust_remote_code,
+    )
+    if complaints:
+        raise UserError("evaluation.metrics: " + " ".join(complaints))
+    best = best_metric(recipe, task)
+    arguments.metric_for_best_model = best
+    arguments.greater_is_better = False if best == "loss" else greater_is_better(best)
+    rows, processes, size = len(task.train), arguments.world_size, arguments.per_device_train_batch_size
+    if arguments.dataloader_drop_last and size * processes > rows:
+        if rows < processes:
+            raise UserError(f"{rows} training rows are fewer than the {processes} processes.")
+        arguments.per_device_train_batch_size = rows // processes
+        say(f"A batch of {size * processes} is more than the {rows} training rows: {rows // processes} a device is used.")
+
+
+def metric_names(recipe: Recipe, task: TaskData) -> tuple[str, ...]:
+    """The metrics of a run: the recipe's, or those of its task."""
+    return recipe.evaluation.metrics or default_metrics(task.labels.problem_type, task.labels.num_labels)
+
+
+def best_metric(recipe: Recipe, task: TaskData) -> str:
+    """The validation metric that chooses the checkpoint.
+
+    Raises:
+        UserError: `evaluation.best` names a metric that is not measured.
+    """
+    names = metric_names(recipe, task)
+    best = recipe.evaluation.best or names[0]
+    if best not in (*names, "loss"):
+        raise UserError(f"evaluation.best={best} is not measured here: choose from {', '.join(names)} or loss.")
+    return best
+
+
+def _ours(recipe: Recipe, precision: Precision) -> dict[str, Any]:
+    """What a recipe may not choose, because the run depends on it."""
+    # Outside of FSDP and DeepSpeed the Trainer does bf16 itself, on training steps only: see FinetuneTrainer.
+    accelerate_does_it = precision == "fp16" or launcher_shards_the_model()
+    if not accelerate_does_it:
+        os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
+    return {
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "bf16": precision == "bf16" and accelerate_does_it,
+        "fp16": precision == "fp16",
+        # `accelerate launch --multi_gpu` on a machine without one would otherwise start independent runs.
+        "use_cpu": _on_cpu(),
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "loss",
+        "restore_callback_states_from_checkpoint": True,
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+        # A NaN loss would be logged as 0.
+        "logging_nan_inf_filter": False,
+        "disable_tqdm": True,
+        "do_train": True,
+        "do_eval": True,
+    }
+
+
+def _on_cpu() -> bool:
+    asked = os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true"
+    return asked or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+
+
+def _workers() -> int:
+    """Loader processes: none where the CPU trains, since they would take its cores."""
+    if _on_cpu():
+        return 0
+    return min(8, (os.cpu_count() or 2) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _save_when_evaluated(chosen: dict[str, Any]) -> None:
+    """Every evaluation may be the best one, so a checkpoint is kept when there is an evaluation, unless told otherwise."""
+    if str(chosen["eval_strategy"]) == "no":
+        raise UserError("training.eval_strategy=no: validation chooses the checkpoint; use epoch or steps.")
+    chosen.setdefault("save_strategy", chosen["eval_strategy"])
+    if "eval_steps" in chosen and str(chosen["save_strategy"]) == "steps":
+        chosen.setdefault("save_steps", chosen["eval_steps"])

@@ -1,0 +1,73 @@
+"""Who decides the number format: the accelerate config, else the user's `precision=`, else the hardware."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, NamedTuple, get_args
+
+import torch
+
+from hf_finetune.errors import UserError
+
+Precision = Literal["no", "bf16", "fp16"]
+PrecisionOption = Literal["auto", "no", "bf16", "fp16"]
+
+
+class NumberFormat(NamedTuple):
+    """The precision of the training steps, and why."""
+
+    name: Precision
+    reason: str
+
+
+def choose_precision(option: str) -> NumberFormat:
+    """The precision of the training steps, and the reason for it in words.
+
+    `accelerate launch` sets ACCELERATE_MIXED_PRECISION to `no` also when nobody asked for anything, so only another
+    value is an order; `precision=no` is how to ask for fp32.
+
+    Raises:
+        UserError: an unknown option, or one that contradicts the accelerate config.
+    """
+    if option not in get_args(PrecisionOption):
+        raise UserError(f"precision={option}: allowed are {', '.join(get_args(PrecisionOption))}.")
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched not in get_args(Precision):
+        raise UserError(f"mixed precision {launched} of the accelerate config is not supported: use no, bf16 or fp16.")
+    if launched != "no":
+        if option not in ("auto", launched):
+            raise UserError(
+                f"precision={option}, but accelerate launches with mixed precision {launched}: leave one of them out."
+            )
+        return NumberFormat("bf16" if launched == "bf16" else "fp16", "accelerate config")
+    if option == "fp16" and not torch.cuda.is_available():
+        raise UserError("precision=fp16 needs a CUDA device: use precision=bf16 or precision=no here.")
+    if option == "auto":
+        return _fastest_safe()
+    return NumberFormat("bf16" if option == "bf16" else "fp16" if option == "fp16" else "no", "asked for")
+
+
+def _fastest_safe() -> NumberFormat:
+    """bf16 where the hardware computes in it: the range of fp32, so it needs no loss scaling."""
+    if torch.cuda.is_available():
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return NumberFormat("bf16", "the GPU computes in it")
+        return NumberFormat("no", "the GPU does not compute in bf16")
+    if torch.backends.mps.is_available():
+        return NumberFormat("no", "MPS")
+    if _cpu_has_bf16():
+        return NumberFormat("bf16", "the CPU computes in it")
+    return NumberFormat("no", "the CPU does not compute in bf16")
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether matrix products in bf16 are faster than in fp32 (AVX512-BF16 or AMX); emulated bf16 is slower."""
+    return any(
+        bool(getattr(torch.cpu, name, bool)()) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
+
+
+def launcher_shards_the_model() -> bool:
+    """Whether the accelerate config asks for FSDP or DeepSpeed, which then own precision, saving and loading."""
+    switches = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+    return any(os.environ.get(name, "false").lower() == "true" for name in switches)

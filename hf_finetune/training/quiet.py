@@ -1,0 +1,22 @@
+"""Keep the libraries' chatter off the console: what a run has to say, it says itself."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+
+def quiet_libraries() -> None:
+    """Silence progress bars and notes of transformers, datasets and the Hub client; their errors still come through."""
+    import datasets
+    from huggingface_hub.utils import disable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    datasets.utils.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    # On a machine without a GPU the Trainer pins no memory, and torch says so at every loader.
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")

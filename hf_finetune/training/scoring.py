@@ -1,0 +1,103 @@
+"""What a finished run scores: the kept checkpoint on validation and test, with intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from transformers.trainer_utils import TrainOutput
+
+from hf_finetune.evaluation import with_intervals
+from hf_finetune.recipes.schema import Recipe
+from hf_finetune.training.arguments import metric_names
+from hf_finetune.training.setup import Samples
+from hf_finetune.training.trainer import FinetuneTrainer
+
+if TYPE_CHECKING:
+    from hf_finetune.data import TaskData
+
+
+@dataclass(frozen=True)
+class Report:
+    """Scores and test predictions of a run.
+
+    Args:
+        metrics: `train`, `validation` and `test`, as metrics.json holds them.
+        test_logits: (N, C), in the order of the test split; None without a test split.
+        test_labels: (N,) or (N, C).
+    """
+
+    metrics: dict[str, dict[str, Any]]
+    test_logits: np.ndarray | None
+    test_labels: np.ndarray | None
+
+    def in_words(self, folder: Path) -> str:
+        """The last lines of a run: each test metric with its interval."""
+        split = "test" if "test" in self.metrics else "validation"
+        scores = self.metrics[split]
+        lines = [f"{split} ({scores['samples']} samples)"]
+        for name, value in scores.items():
+            if name.endswith("_ci95") or name in ("samples", "loss"):
+                continue
+            shown = "undefined" if value is None else f"{value:.4f}"
+            interval = scores.get(f"{name}_ci95")
+            between = "" if not interval else f"  95% between {interval[0]:.4f} and {interval[1]:.4f}"
+            lines.append(f"  {name:<24}{shown}{between}")
+        train = self.metrics["train"]
+        lines.append(f"Trained {train['seconds']:.0f} s, {train['total_seconds']:.0f} s in all. Saved in {folder}.")
+        return "\n".join(lines)
+
+
+def score(
+    recipe: Recipe,
+    task: TaskData,
+    trainer: FinetuneTrainer,
+    samples: Samples,
+    outcome: TrainOutput,
+    trust_remote_code: bool,
+) -> Report:
+    """Score the kept checkpoint; every rank takes part, and gets the same report."""
+    names, problem = metric_names(recipe, task), task.labels.problem_type
+    validation = trainer.predict(samples.validation, metric_key_prefix="validation")
+    metrics: dict[str, dict[str, Any]] = {
+        "train": _training_facts(trainer, outcome),
+        "validation": _scores_of(validation.metrics, "validation") | {"samples": len(validation.predictions)},
+    }
+    if samples.test is None:
+        return Report(metrics, None, None)
+    test = trainer.predict(samples.test, metric_key_prefix="test")
+    metrics["test"] = {
+        "loss": test.metrics["test_loss"],
+        **with_intervals(
+            test.predictions,
+            test.label_ids,
+            problem,
+            names,
+            resamples=recipe.evaluation.bootstrap,
+            seed=recipe.seed,
+            trust_remote_code=trust_remote_code,
+        ),
+        "samples": len(test.predictions),
+    }
+    return Report(metrics, test.predictions, test.label_ids)
+
+
+def _scores_of(metrics: dict[str, float], prefix: str) -> dict[str, float]:
+    timing = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+    named = {key.removeprefix(f"{prefix}_"): value for key, value in metrics.items()}
+    return {name: value for name, value in named.items() if name not in timing}
+
+
+def _training_facts(trainer: FinetuneTrainer, outcome: TrainOutput) -> dict[str, Any]:
+    state = trainer.state
+    return {
+        "loss": outcome.metrics["train_loss"],
+        "seconds": outcome.metrics["train_runtime"],
+        "samples_per_second": outcome.metrics["train_samples_per_second"],
+        "epochs": state.epoch,
+        "steps": state.global_step,
+        "best_step": state.best_global_step,
+        "processes": trainer.args.world_size,
+    }

@@ -1,0 +1,132 @@
+"""From data, model and strategy to a Trainer that is ready to start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from transformers import TrainingArguments
+
+from hf_finetune.data import TextCollator, collate_images, image_samples, text_samples
+from hf_finetune.evaluation import compute_metrics
+from hf_finetune.recipes.schema import Recipe
+from hf_finetune.training.arguments import metric_names
+from hf_finetune.training.losses import loss_function
+from hf_finetune.training.precision import NumberFormat, Precision
+from hf_finetune.training.targets import TargetScale
+from hf_finetune.training.trainer import FinetuneTrainer
+
+if TYPE_CHECKING:
+    from hf_finetune.data import TaskData
+    from hf_finetune.model import LoadedModel
+    from hf_finetune.strategy import Applied
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The splits as the model takes them."""
+
+    train: Dataset[Any]
+    validation: Dataset[Any]
+    test: Dataset[Any] | None
+    collate: Callable[[list[Any]], dict[str, torch.Tensor]]
+
+
+def make_samples(recipe: Recipe, task: TaskData, loaded: LoadedModel) -> Samples:
+    """Preprocess as the checkpoint was: its image processor or tokenizer, and augmentation where it is on."""
+    if recipe.task == "image-classification":
+        augment = augments(recipe, task)
+        train = image_samples(task.train, loaded.processor, train=True, augment=augment, seed=recipe.seed)
+        rest = [
+            split and image_samples(split, loaded.processor, train=False, augment=False, seed=recipe.seed)
+            for split in (task.validation, task.test)
+        ]
+        return Samples(train, *rest, collate_images)
+    options = {"max_length": recipe.data.max_length, "problem_type": task.labels.problem_type}
+    splits = [split and text_samples(split, loaded.processor, **options) for split in (task.train, task.validation, task.test)]
+    return Samples(*splits, TextCollator(loaded.processor))
+
+
+def augments(recipe: Recipe, task: TaskData) -> bool:
+    """Whether training images are cropped and flipped: by default where the backbone learns from natural images.
+
+    A frozen backbone sees each image once; and a flipped digit is another sign.
+    """
+    if recipe.task != "image-classification" or recipe.data.augment == "none":
+        return False
+    return recipe.data.augment == "basic" or (task.natural_images and recipe.strategy.kind != "head")
+
+
+def build_trainer(
+    recipe: Recipe,
+    task: TaskData,
+    applied: Applied,
+    arguments: TrainingArguments,
+    samples: Samples,
+    precision: Precision,
+    trust_remote_code: bool,
+) -> FinetuneTrainer:
+    """The Trainer of a run."""
+    problem = task.labels.problem_type
+    scale = TargetScale.of(np.asarray(task.train["label"])) if problem == "regression" else None
+    return FinetuneTrainer(
+        applied,
+        arguments,
+        train_dataset=samples.train,
+        eval_dataset=samples.validation,
+        collate=samples.collate,
+        problem_type=problem,
+        compute_metrics=_metrics_of_validation(recipe, task, scale, trust_remote_code),
+        target_scale=scale,
+        precision=precision,
+        patience=recipe.evaluation.patience,
+    )
+
+
+def _metrics_of_validation(
+    recipe: Recipe, task: TaskData, scale: TargetScale | None, trust_remote_code: bool
+) -> Callable[[Any], dict[str, float]]:
+    """(logits, labels) -> metrics, with the exact mean loss: the Trainer's own is a mean of batches, the last one padded."""
+    names, problem = metric_names(recipe, task), task.labels.problem_type
+    loss = loss_function(problem)
+
+    def compute(prediction: Any) -> dict[str, float]:
+        logits, labels = torch.as_tensor(prediction.predictions), torch.as_tensor(prediction.label_ids)
+        mean_loss = loss(logits, labels) if scale is None else loss(scale.standard(logits), scale.standard(labels))
+        values = compute_metrics(
+            prediction.predictions, prediction.label_ids, problem, names, trust_remote_code=trust_remote_code
+        )
+        return {"loss": mean_loss.item(), **{name: float("nan") if v is None else v for name, v in values.items()}}
+
+    return compute
+
+
+def data_in_words(task: TaskData) -> str:
+    """One line: how many rows in each split, and what is predicted."""
+    rows = [f"{len(split):,} {name}" for name in ("train", "validation", "test") if (split := getattr(task, name))]
+    kind = task.labels.problem_type.replace("_", " ")
+    names = task.labels.names
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    what = kind if task.labels.problem_type == "regression" else f"{kind}, {len(names)} classes"
+    left_out = f"  ({len(task.skipped):,} broken rows left out)" if task.skipped else ""
+    return f"data: {', '.join(rows)} rows{left_out}  {what}: {shown}"
+
+
+def plan_in_words(
+    recipe: Recipe, task: TaskData, arguments: TrainingArguments, number_format: NumberFormat, rate: float
+) -> str:
+    """Two lines before training starts: what was chosen, and why where the recipe does not say."""
+    origin = "recipe" if "learning_rate" in recipe.training.values() else f"default of strategy={recipe.strategy.kind}"
+    batch = arguments.train_batch_size * arguments.world_size * arguments.gradient_accumulation_steps
+    device = "CPU" if arguments.device.type == "cpu" else arguments.device.type.upper()
+    machines = f"{arguments.world_size} processes on {device}" if arguments.world_size > 1 else device
+    return (
+        f"learning rate {rate:g} ({origin})  batch {batch}  epochs {arguments.num_train_epochs:g}  "
+        f"{machines}, {'fp32' if number_format.name == 'no' else number_format.name} ({number_format.reason})  "
+        f"augmentation {'on' if augments(recipe, task) else 'off'}\n"
+        f"The checkpoint with the best validation {arguments.metric_for_best_model} is kept."
+    )
