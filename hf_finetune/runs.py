@@ -35,8 +35,8 @@ class Run:
         lacking = [name for name in ("recipe.yaml", "config.json", "metrics.json") if not (self.path / name).is_file()]
         if lacking:
             raise UserError(
-                f"{self.path} holds no finished run: {', '.join(lacking)} is missing. Give the output_dir of a run; one that was "
-                "interrupted goes on when its command is given again."
+                f"{self.path} holds no finished run: {', '.join(lacking)} is missing. "
+                "Give the output_dir of a run; one that was interrupted goes on when its command is given again."
             )
 
     @classmethod
@@ -124,8 +124,12 @@ class Run:
 
 
 def _is_many(inputs: Any) -> bool:
-    """Whether this is a collection of inputs: a list, a column, a generator; a pair of texts in a tuple is one input."""
-    if isinstance(inputs, (str, bytes, Path, dict)) or hasattr(inputs, "__array_interface__") or hasattr(inputs, "mode"):
+    """Whether this is a collection of inputs: a list, a column, a generator. A pair of texts (a tuple) is one input."""
+    if (
+        isinstance(inputs, (str, bytes, Path, dict))
+        or hasattr(inputs, "__array_interface__")
+        or hasattr(inputs, "mode")
+    ):
         return getattr(inputs, "ndim", 0) == 4
     if isinstance(inputs, tuple):
         return not (len(inputs) == 2 and all(isinstance(part, str) for part in inputs))

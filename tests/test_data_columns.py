@@ -1,7 +1,7 @@
 """Columns are found from the features; what is ambiguous is asked."""
 
 import pytest
-from data_samples import image_recipe, photo
+from data_samples import make_recipe, photo
 from datasets import ClassLabel, Dataset, Features, Value
 
 from hf_finetune.data.columns import Columns, find_columns
@@ -17,7 +17,7 @@ def table(columns, classes=()):
 
 
 def found(columns, task="text-classification", classes=(), **data):
-    return find_columns(table(columns, classes), task, image_recipe("memory", **data).data)
+    return find_columns(table(columns, classes), task, make_recipe("memory", task, **data).data)
 
 
 @pytest.mark.parametrize(
@@ -95,5 +95,5 @@ def test_types_are_said_in_words():
     features = Features({"text": Value("string"), "a": ClassLabel(names=["x", "y"]), "b": ClassLabel(names=["z"])})
     split = Dataset.from_dict({"text": ["t"], "a": [0], "b": [0]}, features=features)
     with pytest.raises(DataError) as error:
-        find_columns(split, "text-classification", image_recipe("memory").data)
+        find_columns(split, "text-classification", make_recipe("memory").data)
     assert "  text: text\n  a: 2 classes\n  b: 1 classes" in str(error.value)

@@ -33,6 +33,7 @@ def ordinary_images():
     }
 
 
+@pytest.mark.filterwarnings("ignore:Palette images")  # said by transformers' own loader
 @pytest.mark.parametrize("name", ordinary_images())
 def test_ordinary_modes_equal_what_pipelines_load(name, tmp_path):
     path = tmp_path / name

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_finetune.data import load_data
-from hf_finetune.data.labels import LabelSpace, encode_labels, find_label_space, read_labels
+from hf_finetune.data.label_columns import encode_labels, find_label_space, read_labels
+from hf_finetune.data.labels import LabelSpace
 from hf_finetune.errors import DataError
 
 

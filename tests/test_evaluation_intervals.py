@@ -103,8 +103,8 @@ def test_what_does_not_exist_has_no_interval_and_says_why(capsys):
 def test_intervals_cover_the_truth_about_as_often_as_they_say(problem):
     """600 test sets of 300 samples; each share has a standard error of 0.01, and the band leaves three of them.
 
-    Over 1,200 sets with 1,000 resamples every metric here held the truth in 93% to 95%. Two are left out: the ECE of a test
-    set is biased upward by itself, and top-5 among six classes is so near 1 that many sets have no miss to resample.
+    Over 1,200 sets with 1,000 resamples every metric here held the truth in 93% to 95%. Two are left out: the ECE of
+    a test set is biased upward by itself, and top-5 among six classes is so near 1 that many sets have no miss.
     """
     names = [name for name in METRIC_NAMES[problem] if name not in ("ece", "top5_accuracy")]
     logits, labels = draw(problem, 999, 400_000, classes=6)
@@ -139,5 +139,7 @@ def test_resampled_average_precision_is_sklearns():
     for place in range(10):
         weights = counts[:, place]
         present = [c for c in range(3) if (weights * labels[:, c]).any()]
-        expected = np.mean([sk.average_precision_score(labels[:, c], logits[:, c], sample_weight=weights) for c in present])
+        expected = np.mean(
+            [sk.average_precision_score(labels[:, c], logits[:, c], sample_weight=weights) for c in present]
+        )
         assert found[place] == pytest.approx(expected)

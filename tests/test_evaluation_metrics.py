@@ -1,5 +1,6 @@
 """Metrics are scikit-learn's and scipy's, and what does not exist is said not to exist."""
 
+import itertools
 import warnings
 
 import numpy as np
@@ -116,7 +117,7 @@ def test_ece_is_guos_definition():
     sure, right = likely.max(1), likely.argmax(1) == labels
     edges = np.linspace(0, 1, 16)
     expected = 0.0
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         inside = (sure > low) & (sure <= high)
         if inside.any():
             expected += inside.mean() * abs(right[inside].mean() - sure[inside].mean())
@@ -209,7 +210,7 @@ def test_predictions_of_each_problem():
     assert predictions(np.ones((2, 3)), REGRESSION).shape == (2, 3)
 
 
-METRIC_SCRIPT = '''
+METRIC_SCRIPT = """
 import datasets
 import evaluate
 
@@ -222,7 +223,7 @@ class Agreement(evaluate.Metric):
     def _compute(self, predictions, references):
         pairs = list(zip(predictions, references))
         return {"agreement": sum(p == r for p, r in pairs) / len(pairs)}
-'''
+"""
 
 
 @pytest.fixture
@@ -249,3 +250,22 @@ def test_a_metric_that_is_not_there_is_told(tmp_path):
         compute_metrics(
             np.zeros((3, 2)), np.zeros(3, int), SINGLE, [f"evaluate:{tmp_path / 'nothing'}"], trust_remote_code=True
         )
+
+
+@pytest.mark.filterwarnings("default")
+def test_our_metrics_combine_as_evaluate_metrics(tmp_path, monkeypatch):
+    import evaluate
+
+    from hf_finetune.evaluation.evaluate_metrics import FinetuneMetric
+
+    monkeypatch.chdir(tmp_path)
+    logits, labels = single(0, 50, 4)
+    names = ["accuracy", "ece", "macro_f1"]
+    both = evaluate.combine([FinetuneMetric(name, cache_dir=str(tmp_path)) for name in names])
+    expected = compute_metrics(logits, labels, SINGLE, names)
+    assert both.compute(predictions=logits, references=labels) == pytest.approx(expected)
+    values, targets = np.arange(6.0).reshape(3, 2), np.ones((3, 2))
+    mse = FinetuneMetric("mse", REGRESSION, cache_dir=str(tmp_path))
+    assert mse.compute(predictions=values, references=targets)["mse"] == pytest.approx(((values - 1) ** 2).mean())
+    with pytest.raises(UserError, match="Known"):
+        FinetuneMetric("mse")

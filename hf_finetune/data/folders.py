@@ -38,8 +38,8 @@ def read_folder(folder: Path, config: str | None, train_split: str) -> dict[str,
         if others := [entry.name for entry in folders if entry not in split_folders and _images_below(entry)]:
             named = ", ".join(entry.name for entry in split_folders)
             raise DataError(
-                f"data.dataset={folder}: are {named} splits or classes? Beside them images lie in {', '.join(others[:5])}. "
-                "Name the folders of the splits: data.dataset={train: FOLDER, test: FOLDER}."
+                f"data.dataset={folder}: are {named} splits or classes? Beside them images lie in "
+                f"{', '.join(others[:5])}. Name the splits' folders: data.dataset={{train: FOLDER, test: FOLDER}}."
             )
         return {_SPLITS[entry.name.lower()]: read_class_folders(entry) for entry in split_folders}
     if _has_image_folders(folder):

@@ -14,12 +14,12 @@ from hf_finetune.data.checks import Inspection, broken_rows, count_copies, inspe
 from hf_finetune.data.columns import Columns, find_columns
 from hf_finetune.data.labels import LabelSpace
 from hf_finetune.data.ranks import first_on_each_machine
-from hf_finetune.data.roles import ROLES, LabeledSplit, choose_rows, encode_splits
+from hf_finetune.data.roles import ROLES, LabeledSplit, choose_rows, encode_for, encode_splits, limit_rows
 from hf_finetune.data.sources import open_source, take_split
 from hf_finetune.errors import DataError
 
 if TYPE_CHECKING:
-    from hf_finetune.recipes.schema import Data, Recipe
+    from hf_finetune.recipes.schema import Recipe
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,6 @@ def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Ta
     with first_on_each_machine():
         data = recipe.data
         splits = open_source(data, source)
-        _check_split_names(data)
         columns = find_columns(take_split(splits, data.train_split, "data.train_split"), recipe.task, data)
         labels, sources = encode_splits(splits, data, columns)
         chosen = choose_rows(sources, labels, data, recipe.seed)
@@ -85,20 +84,40 @@ def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Ta
     )
 
 
-def _check_split_names(data: Data) -> None:
-    """The test split must not be a split that learns or chooses."""
-    for key, other in (("data.train_split", data.train_split), ("data.validation", data.validation)):
-        if isinstance(data.test_split, str) and data.test_split == other:
-            raise DataError(
-                f"data.test_split={data.test_split} is also {key}: a test split measures what training has not seen. "
-                "Say data.test_split=NAME for another split, 0.2 for a share of train, or null for no test; or change "
-                + key
-                + "."
-            )
-    if data.validation == data.train_split:
-        raise DataError(
-            f"data.validation={data.validation} is also data.train_split. Say data.validation=0.1 for a share of it."
-        )
+def load_test(
+    recipe: Recipe, labels: LabelSpace, source: Dataset | DatasetDict | None = None
+) -> tuple[Dataset, list[dict[str, Any]]]:
+    """The test rows alone, encoded in the labels of a finished model; no other split is needed or looked at.
+
+    A source of a single split is taken whole. A test split that is a share of train is the one `load_data` holds out.
+
+    Returns:
+        the rows (columns id, image or text and text_pair, label), and those left out by data.on_error=skip.
+
+    Raises:
+        DataError: as `load_data`; or a label that the model does not know; or the recipe has no test split.
+        UserError: the network or a package is missing.
+    """
+    data = recipe.data
+    if data.test_split is None:
+        raise DataError("data.test_split is null: say data.test_split=NAME for the split to evaluate on.")
+    if isinstance(data.test_split, float):
+        task = load_data(recipe, source)
+        if task.labels != labels:
+            raise DataError(f"The data has the labels {_listed(task.labels)}; the model knows {_listed(labels)}.")
+        return task.test, task.skipped  # type: ignore[return-value]  # a share is never None
+    with first_on_each_machine():
+        splits = open_source(data, source)
+        name = next(iter(splits)) if len(splits) == 1 else data.test_split
+        split = take_split(splits, name, "data.test_split")
+        encoded = encode_for(labels, split, name, find_columns(split, recipe.task, data))
+        chosen = {"test": limit_rows(encoded, labels, data.max_eval_samples, recipe.seed, "test subset")}
+        kept, _, skipped = _leave_out_broken(chosen, {"test": inspect(chosen["test"].rows)}, data.on_error)
+    return kept["test"], skipped
+
+
+def _listed(labels: LabelSpace) -> str:
+    return ", ".join(labels.names[:10]) + (", ..." if labels.num_labels > 10 else "")
 
 
 def _leave_out_broken(

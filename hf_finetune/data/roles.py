@@ -10,7 +10,8 @@ import numpy as np
 from datasets import Dataset, Image, List, Value
 
 from hf_finetune.data.columns import Columns
-from hf_finetune.data.labels import LabelSpace, RawLabels, encode_labels, find_label_space, read_labels
+from hf_finetune.data.label_columns import RawLabels, encode_labels, find_label_space, read_labels
+from hf_finetune.data.labels import LabelSpace
 from hf_finetune.data.sources import take_split
 from hf_finetune.data.splits import hold_out, subset
 from hf_finetune.errors import DataError
@@ -55,19 +56,30 @@ def encode_splits(
     found = {role: take_split(splits, name, keys[role]) for role, name in named.items() if isinstance(name, str)}
     raw = {role: _read_labels(split, str(named[role]), columns) for role, split in found.items()}
     labels = find_label_space(raw["train"], columns.label, data.problem_type)
-    sources: dict[str, LabeledSplit] = {}
-    for role, split in found.items():
-        targets, reasons, unknown = encode_labels(raw[role], labels)
-        if unknown:
-            listed = ", ".join(f"'{name}' ({count:,} rows)" for name, count in sorted(unknown.items())[:10])
-            raise DataError(f"The split {named[role]} has labels that the train split has not: {listed}.")
-        if len(reasons) == len(targets):
-            raise DataError(
-                f"The split {named[role]} has no labels: all {len(targets):,} rows of '{columns.label}' are missing or "
-                f"unusable ({next(iter(reasons.values()))}). Say {keys[role]}=NAME for another of {', '.join(splits)}."
-            )
-        sources[role] = LabeledSplit(str(named[role]), _canonical(split, columns, targets, labels), targets, reasons)
-    return labels, sources
+    return labels, {
+        role: _encode(split, str(named[role]), raw[role], columns, labels, "the train split has not")
+        for role, split in found.items()
+    }
+
+
+def encode_for(labels: LabelSpace, split: Dataset, name: str, columns: Columns) -> LabeledSplit:
+    """One split, encoded in the labels that a finished model knows."""
+    return _encode(split, name, _read_labels(split, name, columns), columns, labels, "the model does not know")
+
+
+def _encode(
+    split: Dataset, name: str, raw: RawLabels, columns: Columns, labels: LabelSpace, stranger: str
+) -> LabeledSplit:
+    targets, reasons, unknown = encode_labels(raw, labels)
+    if unknown:
+        listed = ", ".join(f"'{label}' ({count:,} rows)" for label, count in sorted(unknown.items())[:10])
+        raise DataError(f"The split {name} has labels that {stranger}: {listed}.")
+    if len(reasons) == len(targets):
+        raise DataError(
+            f"The split {name} has no labels: all {len(targets):,} rows of '{columns.label}' are missing or unusable "
+            f"({next(iter(reasons.values()))}). Name another split."
+        )
+    return LabeledSplit(name, _canonical(split, columns, targets, labels), targets, reasons)
 
 
 def _read_labels(split: Dataset, name: str, columns: Columns) -> RawLabels:
@@ -86,7 +98,7 @@ def _canonical(split: Dataset, columns: Columns, targets: Sequence[Any], labels:
     is_vector = any(isinstance(target, list) for target in targets)
     rows = split.with_format(None)
     if columns.image:
-        # Before columns are left out: `cast` loses the rows of a table that was joined from parts, one of them left empty.
+        # Before columns are left out: `cast` loses the rows of a joined table if one of its parts has no column left.
         rows = rows.cast_column(columns.image, Image(decode=False))
     rows = rows.add_column(_ID, np.arange(len(rows)), feature=Value("int64"))
     rows = rows.add_column(_LABEL, list(targets), feature=List(number) if is_vector else number)
@@ -109,10 +121,14 @@ def choose_rows(
         rows, held = hold_out(rows, strata, data.validation, seed, "validation share")
         chosen["validation"] = (train, held)
     chosen["train"] = (train, rows)
+    selected = {role: replace(source, rows=source.rows.select(taken)) for role, (source, taken) in chosen.items()}
     for role in ("validation", "test"):
         if role in sources:
-            other = sources[role]
-            everything = np.arange(len(other.rows))
-            limited = subset(everything, other.strata(labels), data.max_eval_samples, seed, f"{role} subset")
-            chosen[role] = (other, limited)
-    return {role: replace(source, rows=source.rows.select(taken)) for role, (source, taken) in chosen.items()}
+            selected[role] = limit_rows(sources[role], labels, data.max_eval_samples, seed, f"{role} subset")
+    return selected
+
+
+def limit_rows(source: LabeledSplit, labels: LabelSpace, limit: int | None, seed: int, stream: str) -> LabeledSplit:
+    """The split, or a random stratified subset of it."""
+    rows = subset(np.arange(len(source.rows)), source.strata(labels), limit, seed, stream)
+    return replace(source, rows=source.rows.select(rows))

@@ -10,7 +10,7 @@ from hf_finetune.evaluation.metrics import (
     default_metrics,
     greater_is_better,
 )
-from hf_finetune.evaluation.outputs import predictions, probabilities
+from hf_finetune.outputs import predictions, probabilities
 
 __all__ = [
     "METRICS",

@@ -10,9 +10,9 @@ import numpy as np
 
 from hf_finetune.console import say, warn
 from hf_finetune.errors import UserError
+from hf_finetune.evaluation.intervals import with_intervals
 from hf_finetune.evaluation.label_names import place_labels
 from hf_finetune.evaluation.metrics import check_metrics, default_metrics
-from hf_finetune.evaluation.intervals import with_intervals
 
 if TYPE_CHECKING:
     from hf_finetune.evaluation.predictor import Predictor
@@ -77,9 +77,12 @@ def score_finished(
     test, space = _test_split(recipe, overrides)
     labels = place_labels(np.asarray(test["label"][:]), space, predictor.names, predictor.problem_type)
     if predictor.task == "image-classification":
-        samples, collate = image_samples(test, loaded.processor), collate_images
+        samples: Any = image_samples(test, loaded.processor)
+        collate: Any = collate_images
     else:
-        samples = text_samples(test, loaded.processor, max_length=recipe.data.max_length, problem_type=space.problem_type)
+        samples = text_samples(
+            test, loaded.processor, max_length=recipe.data.max_length, problem_type=space.problem_type
+        )
         collate = TextCollator(loaded.processor)
     logits = predict_logits(loaded.model, samples, collate, _batch_size(recipe), None, progress)
     scores = with_intervals(
@@ -110,7 +113,9 @@ def recipe_of(model: str, overrides: Sequence[str], loaded: LoadedModel) -> Reci
     if written.is_file():
         return load_recipe(str(written), *overrides)
     if not any(override.startswith("data.dataset=") for override in overrides):
-        raise UserError(f"{model} is no run of hf_finetune, so it names no data: add data.dataset=ID, a folder or a file.")
+        raise UserError(
+            f"{model} is no run of hf_finetune, so it names no data: add data.dataset=ID, a folder or a file."
+        )
     task = Predictor(loaded).task
     blank = Recipe.model_validate({"task": task, "model": {"checkpoint": model}, "data": {"dataset": "given-below"}})
     return blank.with_overrides(*overrides)
@@ -143,7 +148,8 @@ def _test_split(recipe: Recipe, overrides: Sequence[str]) -> tuple[Any, Any]:
 
 
 def _batch_size(recipe: Recipe) -> int:
-    return int(recipe.training.values().get("per_device_eval_batch_size") or BATCH_SIZE)
+    training: Any = recipe.training
+    return int(training.values().get("per_device_eval_batch_size") or BATCH_SIZE)
 
 
 def predict_command(
@@ -191,7 +197,10 @@ def predict_command(
         say(f"{len(table):,} predictions in {out}.")
     if answers.errors:
         row, reason = next(iter(sorted(answers.errors.items())))
-        warn(f"{len(answers.errors):,} of {len(table):,} inputs could not be read; the first: {found.names[row]}: {reason}")
+        warn(
+            f"{len(answers.errors):,} of {len(table):,} inputs could not be read; the first: "
+            f"{found.names[row]}: {reason}"
+        )
     return 1 if answers.errors else 0
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from hf_finetune.errors import UserError
 from hf_finetune.evaluation.measures import Statistic
-from hf_finetune.evaluation.outputs import predictions
+from hf_finetune.outputs import predictions
 
 if TYPE_CHECKING:
     from hf_finetune.recipes.schema import ProblemType

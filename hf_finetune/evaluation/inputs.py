@@ -80,13 +80,15 @@ def _expand(argument: str, task: Task) -> Iterable[Path | str]:
         return _files_of(path, task)
     if is_short and path.is_file():
         return [path]
-    if is_short and glob.has_magic(argument) and (matches := sorted(glob.glob(argument, recursive=True))):
+    matches = sorted(glob.glob(argument, recursive=True)) if is_short else []  # noqa: PTH207 (absolute patterns too)
+    if glob.has_magic(argument) and matches:
         return [item for match in matches for item in _expand(match, task)]
-    looks_like_file = is_short and " " not in argument and path.suffix.lower() in (*FORMATS, *IMAGE_SUFFIXES, ".txt")
-    if looks_like_file and (task == "text-classification" or _is_table(path) or glob.has_magic(argument)):
-        raise UserError(f"{argument}: there is no such file.")
-    if task == "image-classification" and glob.has_magic(argument):
+    is_text = task == "text-classification"
+    ends_like_file = is_short and " " not in argument and path.suffix.lower() in (*FORMATS, *IMAGE_SUFFIXES, ".txt")
+    if glob.has_magic(argument) and (ends_like_file or not is_text):
         raise UserError(f"{argument}: the pattern matches no file.")
+    if ends_like_file and (is_text or _is_table(path)):
+        raise UserError(f"{argument}: there is no such file.")
     return [argument]
 
 
@@ -133,7 +135,9 @@ def _columns_of(table: Dataset, path: Path, task: Task, asked: Sequence[str]) ->
     found = [name for name in table.column_names if fits(table, name)]
     if len(found) != 1:
         kind = "images" if task == "image-classification" else "texts"
-        which = f"{len(found)} columns could hold the {kind} ({', '.join(found)})" if found else f"no column holds {kind}"
+        which = (
+            f"{len(found)} columns could hold the {kind} ({', '.join(found)})" if found else f"no column holds {kind}"
+        )
         raise DataError(
             f"{path}: {which}. Say which with --column NAME{', or --column A,B for pairs' if kind == 'texts' else ''}. "
             f"Its columns are: {', '.join(table.column_names)}."

@@ -5,7 +5,8 @@ small classes and the calibration error come out lower or higher in every resamp
 a plain percentile interval would not even hold the measured value.
 
 What a bootstrap cannot do: samples without a single miss leave nothing to resample, so a perfect score has the interval
-[1, 1], and near 0 and 1 intervals of few samples are too narrow (a share of 0.998 on 300 samples: held in 69% of cases).
+[1, 1], and near 0 and 1 intervals of few samples are too narrow (a share of 0.998 on 300 samples: held in 69% of
+cases).
 
 One set of resamples serves every metric. A resample is a column of counts, so that most metrics are a product of a
 sparse matrix with the counts; 10,000 samples, 1,000 resamples and all metrics take seconds on one core.

@@ -38,12 +38,14 @@ def place_labels(
     """
     if space.problem_type != problem_type:
         raise UserError(
-            f"The model answers {problem_type.replace('_', ' ')}, the data's labels are {space.problem_type.replace('_', ' ')}. "
-            "Name another column with data.label, or say data.problem_type."
+            f"The model answers {problem_type.replace('_', ' ')}, the data's labels are "
+            f"{space.problem_type.replace('_', ' ')}. Name another column with data.label, or say data.problem_type."
         )
     if problem_type == "regression":
         if space.num_labels != len(model_names):
-            raise UserError(f"The model has {len(model_names)} outputs, the data {space.num_labels} targets ({', '.join(space.names)}).")
+            raise UserError(
+                f"The model has {len(model_names)} outputs, the data {space.num_labels}: {', '.join(space.names)}."
+            )
         return labels
     places = _places(space.names, model_names)
     if problem_type == "single_label_classification":

@@ -11,10 +11,14 @@ A value that does not exist (R2 of a constant target, F1 without any class) is N
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_finetune.evaluation.outputs import confidence, log_normalizer
+from hf_finetune.outputs import confidence, log_normalizer
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 Measure = Callable[[np.ndarray, np.ndarray], Statistic]
@@ -48,7 +52,7 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> Statistic:
 
 
 def top5_accuracy(logits: np.ndarray, labels: np.ndarray) -> Statistic:
-    """Share of samples whose label is among the five largest logits; equal logits: the higher class first, as sklearn."""
+    """Share of samples whose label is among the five largest logits; ties as in sklearn."""
     own = np.take_along_axis(logits, labels[:, None], axis=1)
     ahead = (logits > own) | ((logits == own) & (np.arange(logits.shape[1]) > labels[:, None]))
     return _mean_of(ahead.sum(axis=1) < 5)
@@ -71,16 +75,14 @@ def ece(logits: np.ndarray, labels: np.ndarray) -> Statistic:
     return lambda counts: np.abs(gaps @ counts).sum(axis=0) / counts.sum(axis=0)
 
 
-def _memberships(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _memberships(logits: np.ndarray, labels: np.ndarray) -> tuple[csr_array, csr_array]:
     """True and predicted classes as sparse (C, N) matrices of ones."""
     from scipy.sparse import csr_array
 
     rows = np.arange(len(labels))
     shape = (logits.shape[1], len(labels))
     ones = np.ones(len(labels))
-    return csr_array((ones, (labels, rows)), shape=shape), csr_array(
-        (ones, (logits.argmax(axis=1), rows)), shape=shape
-    )
+    return csr_array((ones, (labels, rows)), shape=shape), csr_array((ones, (logits.argmax(axis=1), rows)), shape=shape)
 
 
 def balanced_accuracy(logits: np.ndarray, labels: np.ndarray) -> Statistic:
@@ -98,7 +100,7 @@ def balanced_accuracy(logits: np.ndarray, labels: np.ndarray) -> Statistic:
 # --- F1 of either kind of classes ------------------------------------------------------------------------------------
 
 
-def _f1(true: np.ndarray, predicted: np.ndarray, *, macro: bool) -> Statistic:
+def _f1(true: csr_array, predicted: csr_array, *, macro: bool) -> Statistic:
     hits = true.multiply(predicted).tocsr()
 
     def statistic(counts: np.ndarray) -> np.ndarray:
@@ -123,7 +125,7 @@ def micro_f1(logits: np.ndarray, labels: np.ndarray) -> Statistic:
 # --- multi-label: logits (N, C), labels (N, C) of 0 and 1 ------------------------------------------------------------
 
 
-def _decisions(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _decisions(logits: np.ndarray, labels: np.ndarray) -> tuple[csr_array, csr_array]:
     from scipy.sparse import csr_array
 
     return csr_array((labels > 0.5).T.astype(float)), csr_array((logits > 0).T.astype(float))
@@ -194,7 +196,7 @@ def mae(logits: np.ndarray, labels: np.ndarray) -> Statistic:
 
 
 def _centred(values: np.ndarray) -> np.ndarray:
-    """Values less their mean, scaled to about one (a constant becomes exact zeros), so that sums of squares keep their digits."""
+    """Values less their mean, scaled to about one: sums of squares keep their digits, a constant is exactly zero."""
     if np.ptp(values) == 0:
         return np.zeros_like(values)
     values = values - values.mean()

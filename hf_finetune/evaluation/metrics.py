@@ -108,7 +108,7 @@ def check_metrics(
             )
         elif name == "top5_accuracy" and num_labels is not None and num_labels < _TOP5_NEEDS:
             complaints.append(
-                f"top5_accuracy says nothing among {num_labels} classes, it is always 1; it needs at least {_TOP5_NEEDS}."
+                f"top5_accuracy is always 1 among {num_labels} classes and says nothing: it needs {_TOP5_NEEDS}."
             )
     return complaints
 
@@ -159,9 +159,7 @@ def statistics_of(
     trust_remote_code: bool = False,
 ) -> dict[str, Statistic]:
     """Each metric as a function of resample counts; arguments as `fit_shapes` returns them."""
-    complaints = check_metrics(
-        names, problem_type, num_labels=logits.shape[1], trust_remote_code=trust_remote_code
-    )
+    complaints = check_metrics(names, problem_type, num_labels=logits.shape[1], trust_remote_code=trust_remote_code)
     if complaints:
         raise UserError("\n".join(complaints))
     # Sums of a diverged model's outputs would warn without end; the values are replaced by NaN anyway.

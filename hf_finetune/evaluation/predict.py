@@ -62,7 +62,9 @@ def predict_logits(
                 found = _forward(model, collate(_take(samples, rows)), device)
             except torch.cuda.OutOfMemoryError:
                 if len(rows) == 1:
-                    raise UserError(f"One sample alone does not fit into the memory of {device}; use the CPU.") from None
+                    raise UserError(
+                        f"One sample alone does not fit into the memory of {device}; use the CPU."
+                    ) from None
                 batch_size = max(1, len(rows) // 2)
                 torch.cuda.empty_cache()
                 warn(f"A batch of {len(rows)} does not fit into the memory of {device}; going on with {batch_size}.")
@@ -82,7 +84,7 @@ def _running_order(samples: Any) -> np.ndarray:
     return np.arange(len(samples)) if lengths is None else np.argsort(-np.asarray(lengths), kind="stable")
 
 
-def _take(samples: Any, rows: Sequence[int]) -> list[Any]:
+def _take(samples: Any, rows: Sequence[int] | np.ndarray) -> list[Any]:
     rows = [int(row) for row in rows]
     return samples.__getitems__(rows) if hasattr(samples, "__getitems__") else [samples[row] for row in rows]
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 from hf_finetune.data import TextCollator, collate_images, decode_image, text_samples
 from hf_finetune.errors import UserError
-from hf_finetune.evaluation.outputs import predictions, probabilities
 from hf_finetune.evaluation.predict import predict_logits
+from hf_finetune.outputs import predictions, probabilities
 
 if TYPE_CHECKING:
     from hf_finetune.model import LoadedModel
@@ -90,8 +90,8 @@ class Predictor:
     def in_words(self, answers: Answers, top: int | None = None) -> list[Any]:
         """An answer for each row, None for one that could not be read.
 
-        Classes: {"label", "score"} as transformers' pipelines give them, or the list of the `top` best. Multi-label: the
-        list of those above 0.5, best first, or of the `top` best. Regression: a number, or a list of several.
+        Classes: {"label", "score"} as transformers' pipelines give them, or the list of the `top` best. Multi-label:
+        the list of those above 0.5, best first, or of the `top` best. Regression: a number, or a list of several.
         """
         return [None if row in answers.errors else self._row(answers, row, top) for row in range(len(answers.logits))]
 
@@ -165,7 +165,9 @@ def _from_array(array: np.ndarray) -> Image.Image:
         return Image.fromarray(array)
     array = array // 257 if array.dtype == np.uint16 else array
     if array.size and (array.min() < 0 or array.max() > 255):
-        raise UserError(f"An integer image array holds values from 0 to 255; this one holds {array.min()} to {array.max()}.")
+        raise UserError(
+            f"An integer image array holds values from 0 to 255; this one holds {array.min()} to {array.max()}."
+        )
     return Image.fromarray(array.astype(np.uint8))
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from hf_finetune.errors import UserError
-from hf_finetune.evaluation.outputs import predictions
 from hf_finetune.files import write_whole
+from hf_finetune.outputs import predictions
 
 if TYPE_CHECKING:
     from hf_finetune.evaluation.inputs import Inputs

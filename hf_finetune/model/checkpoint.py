@@ -126,7 +126,7 @@ def _set_task(
     config.label2id = {name: index for index, name in enumerate(label_names)}
     config.problem_type = problem_type
     if hasattr(config, "label_names"):
-        pass  # TimmWrapper saves these, not id2label
+        config.label_names = list(label_names)  # TimmWrapper saves these, not id2label
     if (getattr(config, "auto_map", None) or {}).get(auto_class(task).__name__):
         return
     try:

@@ -49,7 +49,9 @@ def score_table(scores: dict[str, Any], split: str) -> str:
     bootstrap = " The intervals come from a bootstrap over the samples; they leave out the chance of training." * (
         any(name.endswith("_ci95") for name in scores)
     )
-    return "\n".join(lines) + f"\n\nMeasured on the {scores.get('samples', 0):,} samples of the {split} split.{bootstrap}"
+    return (
+        "\n".join(lines) + f"\n\nMeasured on the {scores.get('samples', 0):,} samples of the {split} split.{bootstrap}"
+    )
 
 
 def is_hub_id(name: str) -> bool:
@@ -90,7 +92,7 @@ def _header(recipe: Recipe, metrics: dict[str, dict[str, Any]], name: str) -> st
         pipeline_tag=recipe.task,
         tags=["hf_finetune", recipe.strategy.kind],
         model_name=name if results and on_hub else None,
-        eval_results=results if on_hub else None,
+        eval_results=(results or None) if on_hub else None,
     )
     return data.to_yaml().strip()
 
@@ -132,7 +134,7 @@ def _usage(recipe: Recipe, name: str) -> str:
 
 def _how(recipe: Recipe) -> str:
     return (
-        "The whole recipe, with the revisions that were loaded, is `recipe.yaml` beside this file. Run it again with\n\n"
+        "The whole recipe, with the revisions that were loaded, is `recipe.yaml` beside this file. Run it with\n\n"
         "```\naccelerate launch hf_finetune/run.py recipe=recipe.yaml output_dir=another_folder\n```\n\n"
         "(or `hf-finetune train recipe=recipe.yaml ...` where hf_finetune is installed). Every test prediction is in\n"
         "`predictions.parquet`, every score in `metrics.json`."

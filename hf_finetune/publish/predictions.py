@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hf_finetune.evaluation import predictions, probabilities
 from hf_finetune.files import write_whole
+from hf_finetune.outputs import predictions, probabilities
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from torch import nn
 
 from hf_finetune.files import write_whole
 from hf_finetune.model import save_pretrained
@@ -22,7 +23,14 @@ if TYPE_CHECKING:
     from hf_finetune.data import TaskData
     from hf_finetune.model import LoadedModel
     from hf_finetune.recipes import Recipe
-    from hf_finetune.strategy import Applied
+
+
+class Trained(Protocol):
+    """A strategy's outcome."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The trained model; a PeftModel where it has adapters."""
 
 
 class Report(Protocol):
@@ -43,7 +51,7 @@ def save_run(
     recipe: Recipe,
     task: TaskData,
     loaded: LoadedModel,
-    applied: Applied,
+    applied: Trained,
     report: Report,
     table: str = "",
 ) -> None:

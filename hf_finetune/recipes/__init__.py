@@ -1,4 +1,7 @@
-"""Recipes: typed, validated, written as YAML. Every shipped one is importable: `from hf_finetune.recipes import cifar10`."""
+"""Recipes: typed, validated, written as YAML.
+
+Every shipped one is importable: `from hf_finetune.recipes import cifar10`.
+"""
 
 from __future__ import annotations
 

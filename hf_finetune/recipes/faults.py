@@ -89,7 +89,10 @@ def _message(items: list[Any]) -> str:
         return "is missing: a recipe needs it"
     if items[0]["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return _kind_message(items[0])
-    wanted = " or ".join(dict.fromkeys(map(_wanted, items)))
+    if items[0]["loc"][-1] == "constrained-float" or (len(items) > 1 and any("gt" in i.get("ctx", {}) for i in items)):
+        wanted = "a share more than 0 and less than 1, or a split's name"
+    else:
+        wanted = " or ".join(dict.fromkeys(map(_wanted, items)))
     given = items[0]["input"]
     guess = ""
     if items[0]["type"] == "literal_error" and isinstance(given, str):

@@ -10,7 +10,7 @@ _BOOLEAN_AS_TEXT = {"enum": ["true", "false", "True", "False"]}
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema, which accepts what a recipe accepts: a number may be written as text, and a name may look like a number."""
+    """The schema; like a recipe it takes a number that is written as text, and a name that looks like a number."""
     from hf_finetune.recipes.schema import Recipe
 
     schema = Recipe.model_json_schema()

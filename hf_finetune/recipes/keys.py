@@ -45,41 +45,40 @@ def kind_of(section: type[BaseModel]) -> str | None:
 @cache
 def known_keys() -> dict[str, tuple[str, ...]]:
     """Every dotted path of a recipe, with the kinds that have it (empty: always there)."""
+    return _walked()[0]
+
+
+@cache
+def mapping_keys() -> frozenset[str]:
+    """The paths whose value may be a mapping with keys of its own choosing, such as `training.lr_scheduler_kwargs`."""
+    return _walked()[1]
+
+
+def _walked() -> tuple[dict[str, tuple[str, ...]], frozenset[str]]:
     from hf_finetune.recipes.schema import Recipe
 
-    found: dict[str, tuple[str, ...]] = {}
+    keys: dict[str, tuple[str, ...]] = {}
+    mappings: set[str] = set()
 
     def walk(section: type[BaseModel], prefix: str, kinds: tuple[str, ...]) -> None:
         for name, field in section.model_fields.items():
             path = prefix + name
-            found[path] = (*found.get(path, ()), *kinds)
+            keys[path] = (*keys.get(path, ()), *kinds)
             inner = sections_in(field.annotation)
+            if not inner and "dict[" in repr(field.annotation):
+                mappings.add(path)
             for choice in inner:
                 kind = kind_of(choice)
                 walk(choice, f"{path}.", (kind,) if kind else kinds)
 
     walk(Recipe, "", ())
-    return found
+    return keys, frozenset(mappings)
 
 
 @cache
 def kinds_at(path: str) -> tuple[str, ...]:
     """The kinds to choose from at `strategy` or `model.head`; empty elsewhere."""
     return known_keys().get(f"{path}.kind", ())
-
-
-def is_mapping_key(path: str) -> bool:
-    """Whether `path` lies inside a value that is itself a mapping, such as `training.lr_scheduler_kwargs.num_cycles`."""
-    from hf_finetune.recipes.schema import Recipe
-
-    holder = next((".".join(path.split(".")[:n]) for n in (3, 2) if ".".join(path.split(".")[:n]) in known_keys()), None)
-    if holder is None or holder == path:
-        return False
-    sections, annotation = [Recipe], Any
-    for name in holder.split("."):
-        annotation = next((s.model_fields[name].annotation for s in sections if name in s.model_fields), None)
-        sections = sections_in(annotation)
-    return not sections and "dict[" in repr(annotation)
 
 
 def nearest(path: str) -> str | None:
@@ -127,4 +126,6 @@ def wrong_kind(path: str, kind: str) -> str | None:
     if not kinds or kind in kinds or path.endswith(".kind"):
         return None
     parent = path.rpartition(".")[0]
-    return f"only {parent} {' and '.join(kinds)} has this key, and the kind is {kind}; {parent}={kinds[0]} would choose it"
+    return (
+        f"only {parent} {' and '.join(kinds)} has this key, and the kind is {kind}; {parent}={kinds[0]} would choose it"
+    )

@@ -72,7 +72,7 @@ def resolve(name_or_path: str, pairs: Sequence[str] = (), *, origin: str = "comm
     """Like `load_recipe`, with the origin of each value and the notes beside the recipe."""
     if name_or_path.startswith(HUB):
         tree, faults = _read(*_from_hub(name_or_path.removeprefix(HUB)))
-        _leave_out_what_is_the_users(tree)
+        _leave_out_what_is_the_users(tree, name_or_path)
     else:
         file = _file(name_or_path)
         tree, faults = _read(_text(file), file.name)
@@ -124,22 +124,26 @@ def _from_hub(where: str) -> tuple[str, str]:
         raise UserError(f"recipe={HUB}{where}: write {HUB}owner/name or {HUB}owner/name@revision") from error
     except LocalEntryNotFoundError as error:
         raise UserError(
-            f"recipe={HUB}{where}: the Hub cannot be reached (or HF_HUB_OFFLINE is set) and the recipe is not in the local "
-            "cache; give a .yaml file or the name of a shipped recipe instead"
+            f"recipe={HUB}{where}: the Hub cannot be reached (or HF_HUB_OFFLINE is set) and the recipe is not in the "
+            "local cache; give a .yaml file or the name of a shipped recipe instead"
         ) from error
     except HfHubHTTPError as error:
         raise UserError(f"recipe={HUB}{where}: no recipe.yaml there, or no access to it: {error}") from error
     return _text(File(file)), f"{HUB}{where}"
 
 
-def _leave_out_what_is_the_users(tree: Tree) -> None:
+def _leave_out_what_is_the_users(tree: Tree, where: str) -> None:
     """A stranger's recipe does not choose where files are written or whom the run reports to."""
     taken = [("output_dir",), *(("training", name) for name in REPORTING)]
     for path in taken:
         value = tree.get(path)
         if value is not None:
             tree.remove(path)
-            tree.notes.append(f"{'.'.join(path)}={value} is not taken from a recipe of the Hub; give it on the command line")
+            tree.notes.append(
+                f"{'.'.join(path)}={value} is not taken from a recipe of the Hub; give it on the command line"
+            )
+    name = where.partition("@")[0].rpartition("/")[2].removeprefix(HUB).lstrip(".")
+    tree.set(("output_dir",), f"runs/{name or 'finetune'}", "default")
 
 
 def _resolved(tree: Tree, pairs: Sequence[str], origin: str, faults: list[Fault]) -> Resolved:
@@ -160,7 +164,7 @@ def _typed(tree: Tree, faults: list[Fault]) -> Recipe:
     """The typed recipe, or every fault at once: those known already, those of single fields, those of pairs."""
     recipe, found, wrong = _attempt(tree)
     if wrong:
-        # What cannot go together is looked for among the fields that are right, so that nothing waits for a second round.
+        # Pairs are looked for among the fields that are right, so that no fault waits for a second round.
         rest = Tree(copy.deepcopy(tree.values), dict(tree.origins))
         for path in wrong:
             rest.remove(path)

@@ -1,4 +1,4 @@
-"""Names of the metrics for each kind of problem, in the order in which they are shown; the first one chooses the best checkpoint."""
+"""Names of the metrics for each kind of problem, in the order shown; the first chooses the best checkpoint."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from hf_finetune.errors import Fault
 from hf_finetune.recipes.faults import shown
-from hf_finetune.recipes.keys import is_mapping_key, kinds_at, known_keys, unknown_key
+from hf_finetune.recipes.keys import kinds_at, known_keys, mapping_keys, unknown_key
 from hf_finetune.recipes.yaml_text import Path, Plain, read_value
 
 KINDS_AT: tuple[Path, ...] = (("strategy",), ("model", "head"))
@@ -54,15 +54,15 @@ class Tree:
             del self.origins[given]
 
     def set(self, path: Path, value: Any, origin: str) -> None:
-        """Put a value in; a section that is null or missing is opened, one that is no mapping stays as the fault it is."""
+        """Put a value in; sections on the way are opened, but a section given as text stays the fault it is."""
         self.remove(path)
         holder: Any = self.values
-        for name in path[:-1]:
-            if holder.get(name) is None:
+        for depth, name in enumerate(path[:-1], start=1):
+            if not isinstance(holder.get(name), dict):
+                if holder.get(name) is not None and ".".join(path[:depth]) not in mapping_keys():
+                    return
                 holder[name] = {}
             holder = holder[name]
-            if not isinstance(holder, dict):
-                return
         holder[path[-1]] = value
         self._record(path, value, origin)
 
@@ -97,7 +97,7 @@ def parse(pairs: Sequence[str], origin: str) -> tuple[dict[Path, Any], list[Faul
         path = tuple(key.split("."))
         if key.startswith("-"):
             faults.append(Fault(key, f"keys have no dashes in front: write {key.lstrip('-')}={text}", origin))
-        elif key not in known_keys() and not is_mapping_key(key):
+        elif key not in known_keys() and not key.startswith(tuple(f"{name}." for name in mapping_keys())):
             faults.append(Fault(key, unknown_key(key), origin))
         elif not text.strip():
             faults.append(Fault(key, f"has no value: write {key}=null to unset it", origin))
@@ -121,8 +121,8 @@ def _intended(pair: str) -> str:
 def apply(tree: Tree, values: dict[Path, Any], origin: str) -> Tree:
     """A new tree with the values laid over it, whatever the order they were given in.
 
-    A kind is chosen first and brings its own defaults, then fields are set. A learning rate tuned for another strategy, and a
-    revision or configuration of another checkpoint or data set, do not stay behind.
+    A kind is chosen first and brings its own defaults, then fields are set. A learning rate tuned for another strategy,
+    and a revision or configuration of another checkpoint or data set, do not stay behind.
     """
     tree = Tree(copy.deepcopy(tree.values), dict(tree.origins), list(tree.notes))
     values = _kinds_spelled_out(values)

@@ -72,14 +72,14 @@ def _splits(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if data.test_split == data.train_split:
         yield (
             "data.test_split",
-            f"'{data.test_split}' is the train split too: the test must be other rows; a share such as 0.2 holds some out",
+            f"'{data.test_split}' is the train split too: the test needs others; a share such as 0.2 holds some out",
         )
     if data.validation == data.train_split:
         yield "data.validation", f"'{data.validation}' is the train split too: a share such as 0.1 holds some rows out"
     if isinstance(data.validation, str) and data.validation == data.test_split:
         yield (
             "data.validation",
-            f"'{data.validation}' is the test split too, and the test never chooses a checkpoint: use a share such as 0.1",
+            f"'{data.validation}' is the test split too, which never chooses a checkpoint: use a share such as 0.1",
         )
     shares = [share for share in (data.validation, data.test_split) if isinstance(share, float)]
     if sum(shares) >= 1:
@@ -101,16 +101,19 @@ def _metrics(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for name in chosen or ():
         if name not in allowed and not _is_external(name):
             yield "evaluation.metrics", _unknown_metric(name, allowed, problem)
-    if chosen is not None and not any(all(n in table or _is_external(n) for n in chosen) for table in METRIC_NAMES.values()):
-        if all(name in allowed or _is_external(name) for name in chosen):
-            yield "evaluation.metrics", f"no kind of problem has all of {', '.join(chosen)} ({_tables()})"
+    ours = {name for name in chosen or () if name in allowed}
+    if not any(ours <= set(table) for table in tables):
+        yield "evaluation.metrics", f"no kind of problem has all of {', '.join(sorted(ours))} ({_tables()})"
     best = recipe.evaluation.best
     if best is None or best == "loss":
         return
     if best not in allowed and not _is_external(best):
         yield "evaluation.best", _unknown_metric(best, ["loss", *allowed], problem)
-    elif chosen is not None and best not in chosen:
-        yield "evaluation.best", f"'{best}' is not among evaluation.metrics ({', '.join(chosen)}): add it there, or use loss"
+    elif chosen and best not in chosen:
+        yield (
+            "evaluation.best",
+            f"'{best}' is not among evaluation.metrics ({', '.join(chosen)}): add it, or use loss",
+        )
 
 
 def _is_external(name: str) -> bool:
@@ -146,11 +149,9 @@ def _bounds(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 def _schedule(recipe: Recipe) -> Iterator[tuple[str, str]]:
     values = recipe.training.values()
-    silent = values.get("eval_strategy") == "no"
-    if silent and recipe.evaluation.patience is not None:
-        yield "evaluation.patience", "counts evaluations, and training.eval_strategy is no: use epoch or steps"
-    if silent and values.get("lr_scheduler_type") in ("reduce_lr_on_plateau", "greedy"):
-        yield "training.lr_scheduler_type", f"'{values['lr_scheduler_type']}' needs training.eval_strategy epoch or steps"
+    if values.get("eval_strategy") == "no":
+        also = " and evaluation.patience counts evaluations" if recipe.evaluation.patience is not None else ""
+        yield "training.eval_strategy", f"'no' leaves nothing to choose the checkpoint by{also}: use epoch or steps"
     problem = recipe.data.problem_type
     if values.get("label_smoothing_factor") and problem in ("regression", "multi_label_classification"):
         yield "training.label_smoothing_factor", f"is for single-label classes, and data.problem_type is {problem}"

@@ -1,7 +1,7 @@
 """The learning rate a strategy takes where a recipe gives none.
 
-A rate tuned for one strategy is wrong for another: what is new (a head, adapters, random weights) takes a large one, what is
-pretrained a small one, and a text Transformer a smaller one than an image model.
+A rate tuned for one strategy is wrong for another: what is new (a head, adapters, random weights) takes a large one,
+what is pretrained a small one, and a text Transformer a smaller one than an image model.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _RATES = {
 def default_learning_rate(recipe: Recipe) -> float:
     """The learning rate for the recipe's strategy and task.
 
-    It is the rate of the pretrained layers where they learn (the head's is `head_lr_multiplier` times that), otherwise of
-    what does learn.
+    It is the rate of the pretrained layers where they learn (the head's is `head_lr_multiplier` times that), otherwise
+    of what does learn.
     """
     image, text = _RATES[recipe.strategy.kind]
     return image if recipe.task == "image-classification" else text

@@ -75,7 +75,9 @@ class Model(Section):
     """The checkpoint and its new head."""
 
     checkpoint: str = Field(description="Hub id, folder, or package:NAME for one that ships with hf_finetune.")
-    revision: str | None = Field(None, description="Commit, tag or branch of the checkpoint; pinned when a run is saved.")
+    revision: str | None = Field(
+        None, description="Commit, tag or branch of the checkpoint; a saved run has it pinned."
+    )
     head: Annotated[Head, BeforeValidator(_tag_of_text)] = LinearHead()
 
 
@@ -176,9 +178,12 @@ class Evaluation(Section):
     """What is measured, and what chooses the best checkpoint."""
 
     metrics: Names | None = Field(
-        None, description="Names of hf_finetune's metrics, or evaluate:ID for one of the Hub; the task's own if left out."
+        None,
+        description="Names of hf_finetune's metrics, or evaluate:ID for the Hub's; the task's own if left out.",
     )
-    best: str | None = Field(None, description="Validation metric that chooses the checkpoint; the first metric if left out.")
+    best: str | None = Field(
+        None, description="Validation metric that chooses the checkpoint; the first metric if left out."
+    )
     patience: PositiveInt | None = Field(None, description="Stop after this many evaluations without a better one.")
     bootstrap: Annotated[int, Field(ge=0)] = Field(1000, description="Resamples behind each 95% interval; 0 for none.")
 
@@ -242,5 +247,7 @@ class Recipe(Section):
 
         The header names the command and the schema (`hf-finetune schema > schema.json` writes it, for editors).
         """
-        title = " ".join(f"{self.model.checkpoint} on {self.data.dataset}: {self.task}".split())  # one line, whatever it holds
+        title = " ".join(
+            f"{self.model.checkpoint} on {self.data.dataset}: {self.task}".split()
+        )  # one line, whatever it holds
         return f"# {title}, every value resolved.\n{_HEADER}{write_yaml(self.written())}"

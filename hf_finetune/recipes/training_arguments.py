@@ -1,23 +1,24 @@
 """`Training`: the `training:` section of a recipe, which is transformers' TrainingArguments by its own names.
 
-The names, types and help texts are read from the *source* of the installed transformers, so that they are never declared
-twice and nothing heavy is imported: parsing takes about 20 ms, importing TrainingArguments several seconds.
+The names, types and help texts are read from the *source* of the installed transformers, so that they are never
+declared twice and nothing heavy is imported: parsing takes about 20 ms, importing TrainingArguments several seconds.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from hf_finetune.recipes.yaml_text import Plain, as_yaml
 
-_PRECISION = "precision belongs to the machine: give precision=auto|no|bf16|fp16 on the command line, or an accelerate config"
+_PRECISION = "it belongs to the machine: give precision=auto|no|bf16|fp16 on the command line, or an accelerate config"
 _LAUNCH = "how processes share the work belongs to the accelerate config: see accelerate_configs/"
 _BEST = "the best checkpoint is always the one saved: choose its metric with evaluation.best"
 _PUSH = "a recipe does not say where files are pushed"
@@ -40,6 +41,9 @@ ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(("remove_unused_columns", "label_names"), f"{_FIXED} from the data section"),
     **dict.fromkeys(("include_for_metrics", "batch_eval_metrics"), f"{_FIXED}; choose metrics with evaluation.metrics"),
     **dict.fromkeys(("prediction_loss_only", "eval_do_concat_batches"), f"{_FIXED}: the metrics need every prediction"),
+    "restore_callback_states_from_checkpoint": f"{_FIXED}: a resumed run keeps its early-stopping count",
+    "logging_nan_inf_filter": f"{_FIXED}: a loss that is not a number is never logged as 0",
+    "disable_tqdm": f"{_FIXED}: it has its own progress bars",
     "save_only_model": "exact resume needs the optimizer's and the generators' states too; limit disk use with "
     "training.save_total_limit",
 }
@@ -115,7 +119,7 @@ _FALSE = Annotated[Literal[False], BeforeValidator(lambda value: False if value 
 
 
 def _field_type(annotation: ast.expr, enums: dict[str, tuple[str, ...]], choices: tuple[str, ...]) -> Any:
-    """The type of a field, narrowed to what a recipe writes: an enumeration's values, a mapping instead of JSON text."""
+    """The type of a field, narrowed to what a recipe writes: an enumeration's values, mappings, no JSON text."""
     names: list[str] = []
 
     def flatten(node: ast.expr) -> None:
@@ -133,8 +137,8 @@ def _field_type(annotation: ast.expr, enums: dict[str, tuple[str, ...]], choices
             members.append(Annotated[dict[str, Any], BeforeValidator(_leaves)])
             text = []  # JSON text is only for transformers' own command line
         elif name in enums or name.removeprefix("list[").removesuffix("]") in enums:
-            literal = Literal[enums[name.removeprefix("list[").removesuffix("]")]]
-            members.append(list[literal] if name.startswith("list[") else literal)  # type: ignore[valid-type]
+            literal: Any = Literal[enums[name.removeprefix("list[").removesuffix("]")]]
+            members.append(list[literal] if name.startswith("list[") else literal)
             text = text if name.startswith("list[") else []
         elif name == "Literal[False]":
             members.append(_FALSE)
@@ -146,7 +150,11 @@ def _field_type(annotation: ast.expr, enums: dict[str, tuple[str, ...]], choices
             return Any
     if "str" in names:
         members += text  # last, so that `true` is a bool where a bool is allowed
-    return Annotated[reduce(or_, members) | None, Field(union_mode="left_to_right")] if len(members) > 1 else members[0] | None
+    return (
+        Annotated[reduce(or_, members) | None, Field(union_mode="left_to_right")]
+        if len(members) > 1
+        else members[0] | None
+    )
 
 
 def _metadata(call: ast.expr | None) -> dict[str, Any]:
@@ -157,10 +165,9 @@ def _metadata(call: ast.expr | None) -> dict[str, Any]:
     entries = zip(given.keys, given.values, strict=True) if isinstance(given, ast.Dict) else ()
     found = {}
     for key, value in entries:
-        try:
+        # What is computed at import, such as `trainer_log_levels.keys()`, is left out.
+        with contextlib.suppress(ValueError, TypeError):
             found[ast.literal_eval(key)] = ast.literal_eval(value)  # type: ignore[arg-type]
-        except (ValueError, TypeError):
-            continue  # computed at import, such as `trainer_log_levels.keys()`
     return found
 
 
@@ -177,7 +184,9 @@ def build_training() -> type[TrainingBase]:
         enums |= _enums(ast.parse((folder / module).read_text(encoding="utf-8")))
     source = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "TrainingArguments"), None)
     if source is None:
-        raise ImportError(f"{folder / 'training_args.py'} holds no TrainingArguments: this transformers is not supported")
+        raise ImportError(
+            f"{folder / 'training_args.py'} holds no TrainingArguments: this transformers is not supported"
+        )
     fields: dict[str, Any] = {}
     for node in source.body:
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
@@ -193,4 +202,10 @@ def build_training() -> type[TrainingBase]:
     )
 
 
-Training = build_training()
+if TYPE_CHECKING:
+
+    class Training(TrainingBase):
+        """transformers.TrainingArguments, by its own names."""
+
+else:
+    Training = build_training()

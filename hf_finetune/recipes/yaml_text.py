@@ -1,7 +1,7 @@
 """Reading and writing recipes as YAML, where text stays text until a field gives it a type.
 
-YAML guesses types: `1e-4` is text to it, a commit `0123456` a number, `no` a boolean. A recipe has a schema, so nothing needs
-guessing: only `null`, lists, mappings and quotes mean something here, and every other scalar is handed over as it stands.
+YAML guesses types: `1e-4` is text to it, a commit `0123456` a number, `no` a boolean. A recipe has a schema, so nothing
+needs guessing: only `null`, lists, mappings and quotes mean something, other scalars are handed over as they are.
 """
 
 from __future__ import annotations

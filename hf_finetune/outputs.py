@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-
-if TYPE_CHECKING:
-    from hf_finetune.recipes.schema import ProblemType
 
 _ROWS = 8192  # rows handled at once, so that float64 copies stay small beside the logits
 
@@ -27,7 +22,7 @@ def confidence(logits: np.ndarray) -> np.ndarray:
     return np.exp(logits.max(axis=1).astype(np.float64) - log_normalizer(logits))
 
 
-def probabilities(logits: np.ndarray, problem_type: ProblemType) -> np.ndarray:
+def probabilities(logits: np.ndarray, problem_type: str) -> np.ndarray:
     """Softmax of the logits (N, C) for single labels, sigmoid for multi-label, the values themselves for regression.
 
     Returns:
@@ -41,7 +36,7 @@ def probabilities(logits: np.ndarray, problem_type: ProblemType) -> np.ndarray:
     return np.where(logits >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
 
 
-def predictions(logits: np.ndarray, problem_type: ProblemType) -> np.ndarray:
+def predictions(logits: np.ndarray, problem_type: str) -> np.ndarray:
     """The decision in each row.
 
     Returns:

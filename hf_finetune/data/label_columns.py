@@ -1,0 +1,198 @@
+"""A label column of any kind, read and encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from datasets import ClassLabel, Dataset, Value
+
+from hf_finetune.data.columns import describe, is_list
+from hf_finetune.data.labels import LabelSpace, Target, class_name, is_missing
+from hf_finetune.errors import DataError
+
+if TYPE_CHECKING:
+    from hf_finetune.recipes.schema import ProblemType
+
+
+@dataclass(frozen=True)
+class RawLabels:
+    """A label column as it stands in the source.
+
+    Args:
+        values: one plain value a row: None, a name, a number, or a list of them; classes of a ClassLabel by name.
+        described: the column's type in words.
+        natural: the problem type that follows from the column's type.
+        declared: class names that the column's type fixes, in their order; None where the values decide.
+    """
+
+    values: list[Any]
+    described: str
+    natural: ProblemType
+    declared: tuple[str, ...] | None = None
+
+
+def read_labels(split: Dataset, column: str) -> RawLabels:
+    """Read a label column. -1 of a ClassLabel, as in test splits without labels, is a missing label.
+
+    Lists of one length that hold only 0 and 1 (or truth values), some of them repeated, are multi-hot: they come back
+    as lists of the positions that are set.
+
+    Raises:
+        DataError: the column holds something else than classes, numbers or lists of them.
+    """
+    feature = split.features[column]
+    values = split.select_columns([column]).with_format("arrow")[:][column].to_pylist() if len(split) else []
+    described = describe(feature)
+    if is_list(feature):
+        return _read_lists(values, feature.feature, described, column)
+    if isinstance(feature, ClassLabel):
+        named = [None if value is None or value < 0 else feature.names[value] for value in values]
+        return RawLabels(named, described, "single_label_classification", tuple(feature.names))
+    return RawLabels(values, described, _natural(feature, described, column, many=False))
+
+
+def _read_lists(values: list[Any], inner: Any, described: str, column: str) -> RawLabels:
+    if isinstance(inner, ClassLabel):
+        named = [None if row is None else [inner.names[item] for item in row] for row in values]
+        return RawLabels(named, described, "multi_label_classification", tuple(inner.names))
+    if width := _multi_hot_width(values):
+        sets = [None if row is None else [str(place) for place, hot in enumerate(row) if hot] for row in values]
+        return RawLabels(sets, described, "multi_label_classification", tuple(map(str, range(width))))
+    return RawLabels(values, described, _natural(inner, described, column, many=True))
+
+
+def _natural(feature: Any, described: str, column: str, many: bool) -> ProblemType:
+    dtype = feature.dtype if isinstance(feature, Value) else ""
+    if dtype.startswith(("float", "decimal", "double")):
+        return "regression"
+    # A column without any value ("null") has no type; that it is empty is said where its rows are counted.
+    if dtype in ("string", "large_string", "string_view", "bool", "null") or dtype.startswith(("int", "uint")):
+        return "multi_label_classification" if many else "single_label_classification"
+    raise DataError(
+        f"The label column '{column}' holds {described}: labels are classes (text, whole numbers, true or false), "
+        "numbers, or lists of them."
+    )
+
+
+def _multi_hot_width(values: Sequence[Any]) -> int:
+    """The common length of multi-hot lists; 0 if the lists are not multi-hot."""
+    rows = [row for row in values if row is not None]
+    if not rows or len({len(row) for row in rows}) != 1:
+        return 0
+    is_binary = all(item in (0, 1) for row in rows for item in row)
+    repeats = any(len(set(row)) < len(row) for row in rows)
+    return len(rows[0]) if is_binary and repeats else 0
+
+
+def find_label_space(raw: RawLabels, column: str, requested: ProblemType | None) -> LabelSpace:
+    """The label space of the train split.
+
+    ClassLabel, text, whole numbers and truth values are classes; floats are regression; lists are multi-label, and
+    lists of floats several regression targets. `requested` (data.problem_type) wins where it can be meant. Classes
+    keep the order of a ClassLabel; others are sorted, numbers as numbers.
+
+    Raises:
+        DataError: the column cannot hold such labels, or there are fewer than two classes.
+    """
+    problem_type = requested or raw.natural
+    present = [value for value in raw.values if not is_missing(value)]
+    if not present:
+        raise DataError(f"The label column '{column}' is empty in all {len(raw.values):,} rows of the train split.")
+    are_lists = isinstance(present[0], list)
+    if problem_type == "regression":
+        return LabelSpace(problem_type, _target_names(column, present))
+    if are_lists != (problem_type == "multi_label_classification"):
+        needs = "a list of classes in each row" if not are_lists else "one class in each row"
+        raise DataError(
+            f"data.problem_type={problem_type} needs {needs}; the label column '{column}' holds {raw.described}."
+        )
+    flat = [item for row in present for item in row if not is_missing(item)] if are_lists else present
+    _refuse_fractions(flat, column, problem_type)
+    names = raw.declared or tuple(sorted({class_name(item) for item in flat}, key=_numbers_first))
+    if not are_lists:
+        _check_classes(names, present, column)
+    elif not names:
+        raise DataError(f"All lists in the label column '{column}' are empty: there is no class to learn.")
+    return LabelSpace(problem_type, names)
+
+
+def _target_names(column: str, present: Sequence[Any]) -> tuple[str, ...]:
+    """Names of the regression targets; text has to read as numbers."""
+    for value in present:
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, str) and not is_missing(item):
+                try:
+                    float(item)
+                except ValueError:
+                    raise DataError(
+                        f"data.problem_type=regression: the label column '{column}' holds {item!r}, not a number."
+                    ) from None
+    widths = sorted({len(value) for value in present if isinstance(value, list)})
+    if not widths:
+        return (column,)
+    if len(widths) > 1 or widths[0] == 0:
+        raise DataError(
+            f"The lists of numbers in the label column '{column}' have {widths[0]} to {widths[-1]} values: "
+            "regression needs the same number of targets in every row."
+        )
+    return (column,) if widths[0] == 1 else tuple(f"{column}_{index}" for index in range(widths[0]))
+
+
+def _refuse_fractions(values: Iterable[Any], column: str, problem_type: ProblemType) -> None:
+    for value in values:
+        if isinstance(value, float) and not value.is_integer():
+            raise DataError(
+                f"data.problem_type={problem_type}: the label column '{column}' holds {value}, which is not a class. "
+                "Leave data.problem_type out, or say regression."
+            )
+
+
+def _check_classes(names: Sequence[str], present: Sequence[Any], column: str) -> None:
+    seen = {class_name(value) for value in present}
+    if len(seen) < 2:
+        raise DataError(
+            f"All rows of the train split have the label '{next(iter(seen))}' (column '{column}'): there is nothing to "
+            "tell apart. Two classes or more are needed."
+        )
+    if len(names) > 50 and 2 * len(seen) > len(present):
+        raise DataError(
+            f"The label column '{column}' has {len(seen):,} different values in {len(present):,} rows. If they are "
+            "numbers to predict, say data.problem_type=regression; if it is not the label, say data.label=COLUMN."
+        )
+
+
+def _numbers_first(name: str) -> tuple[int, int, str]:
+    """Sorts whole numbers as numbers, other names as text after them."""
+    digits = name.removeprefix("-")
+    return (0, int(name), name) if digits.isascii() and digits.isdigit() else (1, 0, name)
+
+
+def encode_labels(raw: RawLabels, space: LabelSpace) -> tuple[list[Target | None], dict[int, str], dict[str, int]]:
+    """Encode a split's labels.
+
+    Returns:
+        a target for each row (None where there is none), why rows have none, and how often each unknown class occurs.
+    """
+    targets: list[Target | None] = [None] * len(raw.values)
+    reasons: dict[int, str] = {}
+    unknown: dict[str, int] = {}
+    for row, value in enumerate(raw.values):
+        target, reason, stranger = _try_to_encode(value, space)
+        targets[row] = target
+        if reason:
+            reasons[row] = reason
+        if stranger is not None:
+            unknown[stranger] = unknown.get(stranger, 0) + 1
+    return targets, reasons, unknown
+
+
+def _try_to_encode(value: Any, space: LabelSpace) -> tuple[Target | None, str | None, str | None]:
+    """A target; or why there is none; or the name of an unknown class."""
+    try:
+        return space.encode(value), None, None
+    except KeyError as error:
+        return None, None, str(error.args[0])
+    except (ValueError, TypeError) as error:
+        return None, str(error), None
