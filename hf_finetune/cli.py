@@ -195,7 +195,7 @@ def _predict(arguments: list[str]) -> int:
         parser.error("--batch-size must be at least 1")
     from hf_finetune.evaluation.commands import predict_command
 
-    predict_command(
+    return predict_command(
         given.model,
         given.inputs,
         out=given.out,
@@ -203,7 +203,6 @@ def _predict(arguments: list[str]) -> int:
         batch_size=given.batch_size,
         trust_remote_code=given.trust_remote_code,
     )
-    return 0
 
 
 def _recipes(arguments: list[str]) -> int:

@@ -1,15 +1,16 @@
-"""Text becomes values by the field it lands in: YAML, command line and Python by one rule; what is written loads again."""
+"""Text becomes values by the field it lands in: YAML, command line and Python by one rule."""
 
 import dataclasses
 import math
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from hf_finetune.errors import RecipeError
 from hf_finetune.recipes import Recipe, load_recipe
 from hf_finetune.recipes.training_arguments import ELSEWHERE, REMOVED, Training
 from hf_finetune.recipes.yaml_text import Plain, read_value, read_yaml, write_yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
@@ -42,14 +43,22 @@ def test_what_is_not_part_of_a_recipe_is_named_with_its_line(text, line, word):
 
 
 def test_billion_laughs_stays_small():
-    text = "a: &a [x, x]\n" + "".join(f"{c}: &{c} [*{p}, *{p}]\n" for p, c in zip("abcdefghijk", "bcdefghijkl", strict=True))
+    text = "a: &a [x, x]\n" + "".join(
+        f"{c}: &{c} [*{p}, *{p}]\n" for p, c in zip("abcdefghijk", "bcdefghijkl", strict=True)
+    )
     assert len(str(read_yaml(text).value)) < 1000
 
 
-leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20)
+leaves = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20)
+)
 
 
-@given(st.dictionaries(st.text(min_size=1, max_size=8), st.recursive(leaves, lambda x: st.lists(x, max_size=3), max_leaves=5)))
+@given(
+    st.dictionaries(
+        st.text(min_size=1, max_size=8), st.recursive(leaves, lambda x: st.lists(x, max_size=3), max_leaves=5)
+    )
+)
 @settings(max_examples=150, deadline=None)
 def test_what_is_written_reads_again(value):
     from hf_finetune.recipes.training_arguments import _leaves
@@ -90,7 +99,9 @@ def test_text_takes_the_type_of_its_field():
 
 
 def test_a_key_inside_a_mapping_can_be_set():
-    recipe = load_recipe("digits", "training.lr_scheduler_kwargs.num_cycles=2", "data.dataset.train=a.csv", "data.test_split=0.1")
+    recipe = load_recipe(
+        "digits", "training.lr_scheduler_kwargs.num_cycles=2", "data.dataset.train=a.csv", "data.test_split=0.1"
+    )
     assert recipe.training.values()["lr_scheduler_kwargs"] == {"num_cycles": 2}
     assert recipe.data.dataset == {"train": "a.csv"}
 
@@ -131,7 +142,11 @@ def test_every_enumerated_value_is_one_that_transformers_takes():
 
 names = st.text(min_size=1, max_size=12).filter(lambda text: text.strip())
 heads = st.just({"kind": "linear"}) | st.fixed_dictionaries(
-    {"kind": st.just("mlp"), "hidden": st.lists(st.integers(1, 9999), min_size=1, max_size=3), "dropout": st.floats(0, 0.99)}
+    {
+        "kind": st.just("mlp"),
+        "hidden": st.lists(st.integers(1, 9999), min_size=1, max_size=3),
+        "dropout": st.floats(0, 0.99),
+    }
 )
 kinds = st.sampled_from([{"kind": "full"}, {"kind": "head"}, {"kind": "scratch"}, "lora"]) | st.fixed_dictionaries(
     {

@@ -64,7 +64,9 @@ def encode_splits(
 
 def encode_for(labels: LabelSpace, split: Dataset, name: str, columns: Columns) -> LabeledSplit:
     """One split, encoded in the labels that a finished model knows."""
-    return _encode(split, name, _read_labels(split, name, columns), columns, labels, "the model does not know")
+    listed = ", ".join(labels.names[:20]) + (f", ... ({labels.num_labels:,})" if labels.num_labels > 20 else "")
+    stranger = f"the model does not know (it knows: {listed})"
+    return _encode(split, name, _read_labels(split, name, columns), columns, labels, stranger)
 
 
 def _encode(

@@ -11,7 +11,7 @@ import numpy as np
 from hf_finetune.console import say, warn
 from hf_finetune.errors import UserError
 from hf_finetune.evaluation.intervals import with_intervals
-from hf_finetune.evaluation.label_names import place_labels
+from hf_finetune.evaluation.label_names import is_unnamed, place_labels
 from hf_finetune.evaluation.metrics import check_metrics, default_metrics
 
 if TYPE_CHECKING:
@@ -74,14 +74,13 @@ def score_finished(
     )
     if complaints:
         raise UserError("\n".join(complaints))
-    test, space = _test_split(recipe, overrides)
-    labels = place_labels(np.asarray(test["label"][:]), space, predictor.names, predictor.problem_type)
+    test, labels = _test_split(recipe, predictor)
     if predictor.task == "image-classification":
         samples: Any = image_samples(test, loaded.processor)
         collate: Any = collate_images
     else:
         samples = text_samples(
-            test, loaded.processor, max_length=recipe.data.max_length, problem_type=space.problem_type
+            test, loaded.processor, max_length=recipe.data.max_length, problem_type=predictor.problem_type
         )
         collate = TextCollator(loaded.processor)
     logits = predict_logits(loaded.model, samples, collate, _batch_size(recipe), None, progress)
@@ -121,30 +120,23 @@ def recipe_of(model: str, overrides: Sequence[str], loaded: LoadedModel) -> Reci
     return blank.with_overrides(*overrides)
 
 
-def _test_split(recipe: Recipe, overrides: Sequence[str]) -> tuple[Any, Any]:
-    """The test rows and their label space. A data set of a single split, newly named, is taken whole."""
-    from datasets import DatasetDict
+def _test_split(recipe: Recipe, predictor: Predictor) -> tuple[Any, np.ndarray]:
+    """The test rows, and their labels as the model numbers its classes."""
+    from hf_finetune.data import LabelSpace, load_data, load_test
 
-    from hf_finetune.data import load_data
-    from hf_finetune.data.sources import open_source
-
-    named = {override.split("=", 1)[0] for override in overrides}
-    data = recipe.data
-    source = None
-    if "data.dataset" in named and not named & {"data.test_split", "data.train_split", "data.validation"}:
-        splits = open_source(data)
-        # Labels are the model's, so a train split is not needed: whatever is there is read from the test rows.
-        chosen = next(iter(splits)) if len(splits) == 1 else data.test_split
-        if isinstance(chosen, str) and chosen in splits:
-            source = DatasetDict({role: splits[chosen] for role in ("train", "validation", "test")})
-            data = data.model_copy(update={"train_split": "train", "validation": "validation", "test_split": "test"})
-            recipe = recipe.model_copy(update={"data": data})
-    task = load_data(recipe, source)
-    if task.test is None:
-        raise UserError("The recipe has no test split (data.test_split=null): name one with data.test_split=NAME.")
-    if task.skipped:
-        warn(f"{len(task.skipped):,} broken rows are left out (data.on_error=skip).")
-    return task.test, task.labels
+    if all(is_unnamed(name) for name in predictor.names) and predictor.problem_type != "regression":
+        # Nothing to match the data's labels with but their own order, which the whole data set gives.
+        task = load_data(recipe)
+        if task.test is None:
+            raise UserError("data.test_split is null: say data.test_split=NAME for the split to evaluate on.")
+        test, skipped = task.test, task.skipped
+        labels = place_labels(np.asarray(test["label"][:]), task.labels, predictor.names, predictor.problem_type)
+    else:
+        test, skipped = load_test(recipe, LabelSpace(predictor.problem_type, tuple(predictor.names)))
+        labels = np.asarray(test["label"][:])
+    if skipped:
+        warn(f"{len(skipped):,} broken rows are left out (data.on_error=skip).")
+    return test, labels
 
 
 def _batch_size(recipe: Recipe) -> int:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 _UNNAMED = re.compile(r"LABEL_\d+")
 
 
+def is_unnamed(name: str) -> bool:
+    """Whether a label's name is transformers' stand-in for one that nobody gave."""
+    return _UNNAMED.fullmatch(name) is not None
+
+
 def place_labels(
     labels: np.ndarray, space: LabelSpace, model_names: Sequence[str], problem_type: ProblemType
 ) -> np.ndarray:
@@ -62,7 +67,7 @@ def _places(data_names: Sequence[str], model_names: Sequence[str]) -> np.ndarray
         wanted = [spelling(name) for name in data_names]
         if len(index) == len(model_names) and set(wanted) <= set(index):
             return np.array([index[name] for name in wanted])
-    if all(_UNNAMED.fullmatch(name) for name in model_names) and len(model_names) == len(data_names):
+    if all(is_unnamed(name) for name in model_names) and len(model_names) == len(data_names):
         warn(f"the model does not name its classes; taken in the data's order: {', '.join(data_names)}.")
         return np.arange(len(data_names))
     unknown = [name for name in data_names if name not in model_names]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,14 @@ def save_pretrained(
             for name in _ADAPTER_FILES:  # an earlier adapter would be loaded on top of this model
                 (folder / name).unlink(missing_ok=True)
         for file in sorted(Path(scratch).iterdir(), key=lambda file: file.name == "config.json"):
+            file.chmod(0o666 & ~_umask())  # safetensors writes for the owner alone
             file.replace(folder / file.name)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _save_plain(model: PreTrainedModel, folder: str) -> None:

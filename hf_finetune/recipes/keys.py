@@ -27,6 +27,17 @@ _SYNONYMS = {
     "label_column_name": "label",
     "early_stopping_patience": "patience",
 }
+_ELSEWHERE = {
+    "model.name": "model.checkpoint",
+    "model.path": "model.checkpoint",
+    "model.pretrained": "model.checkpoint",
+    "data.name": "data.dataset",
+    "data.path": "data.dataset",
+    "data.subset": "data.config",
+    "data.split": "data.train_split",
+    "data.validation_split": "data.validation",
+    "data.test": "data.test_split",
+}
 
 
 def sections_in(annotation: Any) -> list[type[BaseModel]]:
@@ -84,6 +95,7 @@ def kinds_at(path: str) -> tuple[str, ...]:
 def nearest(path: str) -> str | None:
     """The known path a mistyped one most probably means, or None."""
     known = list(known_keys())
+    path = _ELSEWHERE.get(path, path)
     parent, _, leaf = path.rpartition(".")
     leaf = _SYNONYMS.get(leaf, leaf)
     same_leaf = [key for key in known if key.rpartition(".")[2] == leaf]

@@ -162,6 +162,8 @@ def _resolved(tree: Tree, pairs: Sequence[str], origin: str, faults: list[Fault]
 
 def _typed(tree: Tree, faults: list[Fault]) -> Recipe:
     """The typed recipe, or every fault at once: those known already, those of single fields, those of pairs."""
+    if not tree.values and faults:
+        raise RecipeError(faults)  # nothing could be read: to say that everything is missing would not help
     recipe, found, wrong = _attempt(tree)
     if wrong:
         # Pairs are looked for among the fields that are right, so that no fault waits for a second round.

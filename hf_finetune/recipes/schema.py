@@ -247,7 +247,7 @@ class Recipe(Section):
 
         The header names the command and the schema (`hf-finetune schema > schema.json` writes it, for editors).
         """
-        title = " ".join(
-            f"{self.model.checkpoint} on {self.data.dataset}: {self.task}".split()
-        )  # one line, whatever it holds
+        # One line, whatever it holds: what follows a line's end would be read as a key.
+        title = f"{self.model.checkpoint} on {self.data.dataset}: {self.task}"
+        title = "".join(letter if letter.isprintable() else " " for letter in title)
         return f"# {title}, every value resolved.\n{_HEADER}{write_yaml(self.written())}"

@@ -63,10 +63,11 @@ def read_yaml(text: str) -> Reading:
             return reading
         reading.value = _build(events, next(events), (), reading)
         next(events)  # DocumentEnd
-        if not isinstance(following := next(events), yaml.StreamEndEvent):
+        following: Any = next(events)
+        if not isinstance(following, yaml.StreamEndEvent):
             reading.faults.append(((), following.start_mark.line + 1, "a recipe is one YAML document, not several"))
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        mark: Any = error.problem_mark or error.context_mark
         reading.faults.append(((), mark.line + 1 if mark else 1, f"not YAML: {error.problem or error.context}"))
     except yaml.YAMLError as error:
         reading.faults.append(((), 1, f"not YAML: {error}"))
@@ -135,8 +136,12 @@ def _represent_list(dumper: _Dumper, value: list[Any]) -> yaml.Node:
 
 def _represent_text(dumper: _Dumper, value: str) -> yaml.Node:
     """Quote what this or any other YAML reader would not take as text."""
-    ambiguous = value in _NULL or _NUMBER.fullmatch(value) or value.lower() in ("y", "n")
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="'" if ambiguous else None)
+    style = None
+    if not value.isprintable():
+        style = '"'  # the only style that escapes, and so keeps, every kind of line end
+    elif value in _NULL or _NUMBER.fullmatch(value) or value.lower() in ("y", "n"):
+        style = "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
 _Dumper.add_representer(list, _represent_list)
