@@ -13,7 +13,7 @@ _real_home = os.environ.get("HF_FINETUNE_HF_HOME")
 if _real_home:
     os.environ["HF_HOME"] = str(Path(_real_home).resolve())
 
-import pytest
+import pytest  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).resolve().parent))

@@ -97,7 +97,8 @@ def test_two_machines_over_loopback_equal_one(one_process, run_in):
     run_in.folder.mkdir()
     machines = [
         subprocess.Popen(
-            [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--node_rank", str(rank), "--nproc_per_node", "1",
+            [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--node_rank", str(rank),
+             "--nproc_per_node", "1",
              "--master_addr", "127.0.0.1", "--master_port", port, SCRIPT, *JOB,
              "training.per_device_train_batch_size=8", "output_dir=run"],
             cwd=run_in.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -111,6 +112,8 @@ def test_two_machines_over_loopback_equal_one(one_process, run_in):
 
 
 def test_a_fault_is_told_once_and_every_rank_stops(run_in):
-    result = run_in("torchrun", "--standalone", "--nproc_per_node", "2", SCRIPT, "recipe=digits", "traning.learning_rate=1")
+    result = run_in(
+        "torchrun", "--standalone", "--nproc_per_node", "2", SCRIPT, "recipe=digits", "traning.learning_rate=1"
+    )
     assert result.returncode != 0
     assert result.stderr.count("training.learning_rate") == 1

@@ -244,7 +244,7 @@ def test_evaluate_matches_labels_by_name_not_by_order(tmp_path, capsys, model_na
 def test_evaluate_refuses_other_labels_and_lists_both(tmp_path):
     save_model(tmp_path / "model", text_model())
     data = labelled(tmp_path, {"yes": "positive", "no": "negative"})
-    with pytest.raises(UserError, match="it knows: no, yes.*negative.*positive"):
+    with pytest.raises(UserError, match=r"it knows: no, yes.*negative.*positive"):
         evaluate_command(str(tmp_path / "model"), [data])
 
 

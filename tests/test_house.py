@@ -54,7 +54,18 @@ def test_no_module_is_named_like_another_package():
     """`python hf_finetune/run.py` would put these names first on sys.path."""
     top = {path.name.removesuffix(".py") for path in ROOT.iterdir() if not path.name.startswith("_")}
     assert not top & set(sys.stdlib_module_names)
-    installed = {"datasets", "evaluate", "peft", "timm", "torch", "transformers", "accelerate", "numpy", "pandas", "yaml"}
+    installed = {
+        "datasets",
+        "evaluate",
+        "peft",
+        "timm",
+        "torch",
+        "transformers",
+        "accelerate",
+        "numpy",
+        "pandas",
+        "yaml",
+    }
     assert not top & installed
 
 

@@ -27,7 +27,16 @@ class Gradients(TrainerCallback):
 
 def first_gradients(folder, family, **training):
     watch = Gradients()
-    run = trainer(folder, family, still=True, size=16, max_steps=1, max_grad_norm=0, train_sampling_strategy="sequential", **training)
+    run = trainer(
+        folder,
+        family,
+        still=True,
+        size=16,
+        max_steps=1,
+        max_grad_norm=0,
+        train_sampling_strategy="sequential",
+        **training,
+    )
     run.add_callback(watch)
     run.train()
     return watch.seen
@@ -80,9 +89,23 @@ def train_and_interrupt(run, step):
 
 @pytest.mark.parametrize(
     ("family", "strategy"),
-    [("vit", "full"), ("vit", "lora"), ("vit", "head"), ("swin", "full"), ("resnet", "full"), ("bert", "full"), ("timm_vit", "full")],
+    [
+        ("vit", "full"),
+        ("vit", "lora"),
+        ("vit", "head"),
+        ("swin", "full"),
+        ("resnet", "full"),
+        ("bert", "full"),
+        ("timm_vit", "full"),
+    ],
 )
-@pytest.mark.parametrize("save", [{"save_strategy": "epoch"}, {"save_strategy": "steps", "eval_strategy": "steps", "save_steps": 3, "eval_steps": 3}])
+@pytest.mark.parametrize(
+    "save",
+    [
+        {"save_strategy": "epoch"},
+        {"save_strategy": "steps", "eval_strategy": "steps", "save_steps": 3, "eval_steps": 3},
+    ],
+)
 def test_resumed_equals_uninterrupted_to_the_bit(tmp_path, family, strategy, save):
     whole = trainer(tmp_path / "whole", family, strategy, num_train_epochs=3, **save)
     whole.train()
@@ -146,9 +169,13 @@ def test_evaluation_is_fp32_and_training_is_not(tmp_path):
     """So that the saved model scores what the log said it scored."""
     run = trainer(tmp_path, "vit", precision="bf16")
     dtypes = {}
-    run.model.vit.register_forward_hook(lambda module, i, out: dtypes.setdefault(module.training, set()).add(out[0].dtype))
+    run.model.vit.register_forward_hook(
+        lambda module, i, out: dtypes.setdefault(module.training, set()).add(out[0].dtype)
+    )
     linear = run.model.classifier
-    linear.register_forward_hook(lambda module, i, out: dtypes.setdefault(f"head {module.training}", set()).add(out.dtype))
+    linear.register_forward_hook(
+        lambda module, i, out: dtypes.setdefault(f"head {module.training}", set()).add(out.dtype)
+    )
     run.train()
     assert dtypes["head True"] == {torch.bfloat16}
     assert dtypes["head False"] == {torch.float32}
@@ -174,7 +201,15 @@ def test_transforms_hear_of_the_epoch_also_after_a_resume(tmp_path):
             heard.append(epoch)
 
     def run():
-        result = trainer(tmp_path, "vit", num_train_epochs=3, save_strategy="steps", eval_strategy="steps", save_steps=3, eval_steps=3)
+        result = trainer(
+            tmp_path,
+            "vit",
+            num_train_epochs=3,
+            save_strategy="steps",
+            eval_strategy="steps",
+            save_steps=3,
+            eval_steps=3,
+        )
         result.train_dataset = Listening("vit", 32)
         return result
 

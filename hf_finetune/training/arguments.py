@@ -57,7 +57,7 @@ def build_arguments(recipe: Recipe, learning_rate: float, checkpoints: Path, pre
     except (ValueError, TypeError, ImportError, RuntimeError) as fault:
         raise UserError(f"training: transformers refuses these arguments: {fault}") from fault
     if arguments.n_gpu > 1:
-        say(f"One process sees {arguments.n_gpu} GPUs and uses the first; `accelerate launch --multi_gpu` uses them all.")
+        say(f"One process sees {arguments.n_gpu} GPUs and uses one; `accelerate launch --multi_gpu` uses all.")
         arguments._n_gpu = 1
     return arguments
 
@@ -85,7 +85,9 @@ def fit_to_data(arguments: TrainingArguments, recipe: Recipe, task: TaskData, tr
         if rows < processes:
             raise UserError(f"{rows} training rows are fewer than the {processes} processes.")
         arguments.per_device_train_batch_size = rows // processes
-        say(f"A batch of {size * processes} is more than the {rows} training rows: {rows // processes} a device is used.")
+        say(
+            f"A batch of {size * processes} is more than the {rows} training rows: {rows // processes} a process it is."
+        )
 
 
 def metric_names(recipe: Recipe, task: TaskData) -> tuple[str, ...]:
@@ -145,7 +147,7 @@ def _workers() -> int:
 
 
 def _save_when_evaluated(chosen: dict[str, Any]) -> None:
-    """Every evaluation may be the best one, so a checkpoint is kept when there is an evaluation, unless told otherwise."""
+    """Every evaluation may be the best one, so each leaves a checkpoint, unless told otherwise."""
     if str(chosen["eval_strategy"]) == "no":
         raise UserError("training.eval_strategy=no: validation chooses the checkpoint; use epoch or steps.")
     chosen.setdefault("save_strategy", chosen["eval_strategy"])

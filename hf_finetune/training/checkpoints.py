@@ -98,8 +98,8 @@ def save_weights(model: nn.Module, folder: Path) -> None:
 def load_weights(model: nn.Module, folder: Path) -> None:
     """Put a checkpoint's weights back, strictly: a missing or surplus tensor is an error, never a warning.
 
-    transformers loads the saved file with `strict=False`, and for ViT, DeiT, BEiT, DINOv2 and Swin the saved names are not
-    the module's, so that nothing is restored (transformers issue 43701).
+    transformers loads the saved file with `strict=False`, and for ViT, DeiT, BEiT, DINOv2 and Swin the saved names are
+    not the module's, so that nothing is restored (transformers issue 43701).
     """
     import torch
     from safetensors.torch import load_file

@@ -23,8 +23,8 @@ class RunFolder:
 
     Args:
         recipe: the run's recipe.
-        resume: `auto` continues an interrupted run of the same recipe, `never` insists on a fresh folder, a path names a
-            checkpoint.
+        resume: `auto` continues an interrupted run of the same recipe, `never` insists on a fresh folder, a path names
+            a checkpoint.
 
     Raises:
         UserError: the folder holds another recipe's run, something that is no run, or a run that is going on.
@@ -58,7 +58,9 @@ class RunFolder:
             self._lock = FileLock(self.path / ".lock")
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise UserError(f"Another process is running in {self.path}: wait for it, or give another output_dir.") from None
+            raise UserError(
+                f"Another process is running in {self.path}: wait for it, or give another output_dir."
+            ) from None
         except OSError as fault:
             raise UserError(f"output_dir={self.path} cannot be written: {fault}. Give another output_dir.") from fault
         if not (self.path / "recipe.yaml").exists():
@@ -95,7 +97,9 @@ class RunFolder:
         if self.resume in ("auto", "never"):
             return newest_whole(self.checkpoints)
         if step_of(Path(self.resume)) < 0 or not Path(self.resume).is_dir():
-            raise UserError(f"resume={self.resume}: allowed are auto, never, or a folder checkpoint-N of this recipe's run.")
+            raise UserError(
+                f"resume={self.resume}: allowed are auto, never, or a folder checkpoint-N of this recipe's run."
+            )
         return Path(self.resume)
 
     def _check_owner(self) -> None:
@@ -116,16 +120,20 @@ class RunFolder:
         if differences:
             shown = "\n".join(f"  {line}" for line in differences[:10])
             raise UserError(
-                f"output_dir={self.path} holds a run of another recipe; it is never overwritten. What differs:\n{shown}\n"
+                f"output_dir={self.path} holds another recipe's run; it is never overwritten. What differs:\n{shown}\n"
                 "Give another output_dir, or delete the folder."
             )
         if self.resume == "never":
-            raise UserError(f"resume=never, but {self.path} holds a run of this recipe. Give another output_dir, or delete it.")
+            raise UserError(
+                f"resume=never, but {self.path} holds a run of this recipe. Give another output_dir, or delete it."
+            )
 
 
 def _differences(written: Recipe, asked: Recipe) -> list[str]:
     """Settings that differ, as `path: there | here`; a revision that the run has pinned is no difference."""
-    there, here = (_flat(recipe.model_dump(mode="json", exclude={"expected", "output_dir"})) for recipe in (written, asked))
+    there, here = (
+        _flat(recipe.model_dump(mode="json", exclude={"expected", "output_dir"})) for recipe in (written, asked)
+    )
     return [
         f"{path}: there {there.get(path)!r}, here {here.get(path)!r}"
         for path in sorted(there.keys() | here.keys())

@@ -38,26 +38,20 @@ class Progress(TrainerCallback):
                 dynamic_ncols=True,
             )
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the bar."""
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Show the latest training loss in the bar."""
         logs = kwargs.get("logs") or {}
         if self.bar is not None and "loss" in logs:
             self.shown["loss"] = f"{logs['loss']:.4f}"
             self.bar.set_postfix(self.shown)
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Print the validation scores; the Trainer decides only afterwards whether they are the best, so compare here."""
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Print the validation scores; the Trainer decides only afterwards whether they are the best."""
         metrics = kwargs.get("metrics") or {}
         value = metrics.get(f"eval_{self.best_metric}")
         if self.bar is None or value is None:
@@ -70,7 +64,8 @@ class Progress(TrainerCallback):
         training = "" if loss is None else f"  training loss {loss:.4f}"
         line = (
             f"epoch {state.epoch or 0:.4g} of {args.num_train_epochs:g}  step {state.global_step}{training}  "
-            f"validation loss {metrics['eval_loss']:.4f}  {self.best_metric} {value:.4f}{'  best so far' if better else ''}"
+            f"validation loss {metrics['eval_loss']:.4f}  {self.best_metric} {value:.4f}"
+            f"{'  best so far' if better else ''}"
         )
         with self.bar.external_write_mode(file=sys.stdout):
             say(line)

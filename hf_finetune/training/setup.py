@@ -38,17 +38,26 @@ class Samples:
 
 def make_samples(recipe: Recipe, task: TaskData, loaded: LoadedModel) -> Samples:
     """Preprocess as the checkpoint was: its image processor or tokenizer, and augmentation where it is on."""
-    if recipe.task == "image-classification":
-        augment = augments(recipe, task)
-        train = image_samples(task.train, loaded.processor, train=True, augment=augment, seed=recipe.seed)
-        rest = [
-            split and image_samples(split, loaded.processor, train=False, augment=False, seed=recipe.seed)
-            for split in (task.validation, task.test)
-        ]
-        return Samples(train, *rest, collate_images)
-    options = {"max_length": recipe.data.max_length, "problem_type": task.labels.problem_type}
-    splits = [split and text_samples(split, loaded.processor, **options) for split in (task.train, task.validation, task.test)]
-    return Samples(*splits, TextCollator(loaded.processor))
+    if recipe.task == "text-classification":
+        return Samples(
+            _texts(recipe, task, loaded, task.train),
+            _texts(recipe, task, loaded, task.validation),
+            None if task.test is None else _texts(recipe, task, loaded, task.test),
+            TextCollator(loaded.processor),
+        )
+    augment = augments(recipe, task)
+    return Samples(
+        image_samples(task.train, loaded.processor, train=True, augment=augment, seed=recipe.seed),
+        image_samples(task.validation, loaded.processor),
+        None if task.test is None else image_samples(task.test, loaded.processor),
+        collate_images,
+    )
+
+
+def _texts(recipe: Recipe, task: TaskData, loaded: LoadedModel, split: Any) -> Dataset[Any]:
+    return text_samples(
+        split, loaded.processor, max_length=recipe.data.max_length, problem_type=task.labels.problem_type
+    )
 
 
 def augments(recipe: Recipe, task: TaskData) -> bool:
@@ -90,7 +99,7 @@ def build_trainer(
 def _metrics_of_validation(
     recipe: Recipe, task: TaskData, scale: TargetScale | None, trust_remote_code: bool
 ) -> Callable[[Any], dict[str, float]]:
-    """(logits, labels) -> metrics, with the exact mean loss: the Trainer's own is a mean of batches, the last one padded."""
+    """(logits, labels) -> metrics, with the exact mean loss: the Trainer's own counts padding of the last batch."""
     names, problem = metric_names(recipe, task), task.labels.problem_type
     loss = loss_function(problem)
 

@@ -7,7 +7,7 @@ A head that starts near 0 with Adam's fixed step takes thousands of steps to rea
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ class TargetScale:
         return scores.float() * self.std.to(scores.device) + self.mean.to(scores.device)
 
     @torch.no_grad()
-    def fold_into(self, output: nn.Module) -> None:
+    def fold_into(self, output: Any) -> None:
         """Change an output layer, linear or 1x1 convolution, so that it gives the targets' own unit."""
         weight, bias = output.weight, output.bias
         mean, std = self.mean.to(weight), self.std.to(weight)
@@ -54,9 +54,9 @@ class TargetScale:
         output.bias.mul_(std).add_(mean)
 
 
-def output_module(applied: Applied) -> nn.Module:
+def output_module(applied: Applied) -> Any:
     """The layer of a strategy's model that gives the outputs; inside a peft model, the copy that learns."""
-    model = applied.model
+    model: Any = applied.model
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     layer = base.get_submodule(output_layer(base, applied.anatomy))
     if hasattr(layer, "modules_to_save"):

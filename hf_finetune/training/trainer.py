@@ -2,7 +2,8 @@
 
 Mended here: the loss under accumulation and several processes, best checkpoint and resume of ViT's family, torn
 checkpoints, NaN losses reported as 0, the epoch of random transforms after a resume, weight decay of norms, ranks that
-evaluate with different BatchNorm statistics, `dataloader_drop_last` that leaves evaluation samples out. (Frozen parts that `model.train()` wakes up: `strategy/frozen.py`.)
+evaluate with different BatchNorm statistics, `dataloader_drop_last` that leaves evaluation samples out.
+(Frozen parts that `model.train()` wakes up: `strategy/frozen.py`.)
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import Dataset
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_callback import PrinterCallback
 
 from hf_finetune.errors import UserError
@@ -66,6 +74,7 @@ class FinetuneTrainer(Trainer):
         self.loss = loss_function(problem_type, args.label_smoothing_factor)
         self.autocast_dtype = torch.bfloat16 if precision == "bf16" and not launcher_shards_the_model() else None
         self._staging: Path | None = None
+        self.optimizer: Any = None
         callbacks: list[TrainerCallback] = [Progress(args.metric_for_best_model or "loss"), EpochOfTransforms()]
         if patience is not None:
             callbacks.append(EarlyStoppingCallback(early_stopping_patience=patience))
@@ -113,7 +122,9 @@ class FinetuneTrainer(Trainer):
         if self.optimizer is None:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, model or self.model)
             options.pop("lr", None)
-            self.optimizer = kind(self.applied.parameter_groups(self.args.learning_rate, self.args.weight_decay), **options)
+            self.optimizer = kind(
+                self.applied.parameter_groups(self.args.learning_rate, self.args.weight_decay), **options
+            )
         return self.optimizer
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -128,7 +139,7 @@ class FinetuneTrainer(Trainer):
         super().log(logs, start_time)
 
     def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> Any:
-        """The Trainer's loader; `dataloader_drop_last` is for training: it would leave evaluation samples out, silently."""
+        """The Trainer's loader; `dataloader_drop_last` is for training: it would leave out evaluation samples."""
         drop_last = self.args.dataloader_drop_last
         self.args.dataloader_drop_last = drop_last and is_training
         try:
@@ -157,10 +168,14 @@ class FinetuneTrainer(Trainer):
         with torch.no_grad():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
         logits = outputs.logits.detach().float()
-        return loss.detach(), logits if self.target_scale is None else self.target_scale.natural(logits), inputs["labels"]
+        return (
+            loss.detach(),
+            logits if self.target_scale is None else self.target_scale.natural(logits),
+            inputs["labels"],
+        )
 
     def give_targets_their_unit(self) -> None:
-        """After training: fold the scale of regression targets into the output layer, so that the model needs no other."""
+        """After training: fold the scale of regression targets into the output layer; the model needs no other."""
         if self.target_scale is not None:
             self.target_scale.fold_into(output_module(self.applied))
             self.target_scale = None
