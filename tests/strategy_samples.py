@@ -42,8 +42,9 @@ def load(recipe: Recipe, names: list[str], problem_type: str = "single_label_cla
 
 
 def loaded_from(model: Any) -> LoadedModel:
-    """A model that was built in memory, as if it had been loaded."""
-    return LoadedModel(model, None, (), None, find_anatomy(model))
+    """A model that was built in memory, as if it had been loaded with a new head."""
+    anatomy = find_anatomy(model)
+    return LoadedModel(model, None, anatomy.head.parameters, None, anatomy)
 
 
 def train_steps(applied: Applied, inputs: dict[str, torch.Tensor], lr: float = 0.01, steps: int = 3) -> None:

@@ -26,7 +26,7 @@ def test_labels_are_the_models_even_where_the_data_has_fewer():
 def test_the_named_split_alone_is_looked_at():
     data = DatasetDict(train=rows(["something else", "unknown"]), test=rows(["neg", "pos"]))
     assert load_test(make_recipe("memory"), MODEL, data)[0]["label"][:] == [0, 2]
-    with pytest.raises(DataError, match=r"split train has labels that the model does not know: 'something else'"):
+    with pytest.raises(DataError, match=r"split train has labels that the model does not know .*: 'something else'"):
         load_test(make_recipe("memory", test_split="train", train_split="other"), MODEL, data)
 
 

@@ -98,5 +98,5 @@ print(run.path, type(run.model).__name__)
 def test_from_code_with_data_in_memory(run_in):
     result = run_in("python", "-c", IN_MEMORY, "run")
     assert result.returncode == 0, result.stderr
-    assert "ViTForImageClassification" in result.stdout
+    assert "ResNetForImageClassification" in result.stdout
     assert "exact copies" in result.stderr  # the test rows are the training rows, and the user is told

@@ -59,6 +59,13 @@ def test_the_head_learns_faster_by_its_multiplier(strategy):
     assert rates == pytest.approx({"body": 1e-3, "body, no decay": 1e-3, "head": 7e-3, "head, no decay": 7e-3})
 
 
+def test_a_head_that_the_checkpoint_brought_learns_as_the_rest():
+    loaded = loaded_from(tiny("vit"))
+    loaded.fresh = ()
+    applied = apply_strategy(loaded, recipe_for("vit", "somewhere", "full"))
+    assert {group["lr"] for group in applied.parameter_groups(1e-3, 0.1)} == {1e-3}
+
+
 def test_where_only_the_head_or_adapters_learn_there_is_one_rate():
     for strategy in ("head", "lora", "scratch"):
         assert {group["lr"] for group in applied_to("vit", strategy).parameter_groups(1e-3, 0.1)} == {1e-3}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # strategy kind -> (image, text), for AdamW with a batch of about 32.
 _RATES = {
     "full": (1e-4, 3e-5),  # BERT's own advice for text is 2e-5 to 5e-5 (arXiv:1810.04805); a ViT bears more
-    "freeze": (1e-4, 5e-5),  # as full; fewer layers to disturb
+    "freeze": (2e-4, 5e-5),  # fewer layers to disturb than with full
     "head": (1e-3, 1e-3),  # a new layer on fixed features: nothing to forget
     "lora": (5e-4, 5e-4),  # adapters start at zero: about ten times full (arXiv:2106.09685, tables 9 to 11)
     "scratch": (1e-3, 1e-4),  # random weights; a text Transformer diverges above this without a long warm-up

@@ -97,7 +97,9 @@ def _some_parts(loaded: LoadedModel, recipe: Recipe, learning: set[str]) -> Appl
     require_gradients(model, {name for part in anatomy.parts if part.name in learning for name in part.parameters})
     still = modules_of(model, [part for part in anatomy.parts if part.name not in learning])
     learns = {part.name: part.name in learning for part in anatomy.parts}
-    applied = Applied(model, anatomy, learns, _head_multiplier(recipe), still)
+    # A head that the checkpoint brought is as pretrained as the rest.
+    multiplier = _head_multiplier(recipe) if loaded.fresh else 1.0
+    applied = Applied(model, anatomy, learns, multiplier, still)
     applied.hold_still()
     return applied
 
