@@ -63,7 +63,8 @@ def _texts(recipe: Recipe, task: TaskData, loaded: LoadedModel, split: Any) -> D
 def augments(recipe: Recipe, task: TaskData) -> bool:
     """Whether training images are cropped and flipped: by default where the backbone learns from natural images.
 
-    A backbone that is frozen, or all but its last blocks, has little to learn from more views; a flipped digit is another sign.
+    A backbone that is frozen, or all but its last blocks, has little to learn from more views; a flipped digit is
+    another sign.
     """
     if recipe.task != "image-classification" or recipe.data.augment == "none":
         return False
