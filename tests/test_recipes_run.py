@@ -1,0 +1,55 @@
+"""Every shipped recipe runs: rows with its own columns, a tiny model of its own architecture."""
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Image
+from model_samples import save_checkpoint
+
+from hf_finetune import finetune, list_recipes, load_recipe
+
+ARCHITECTURES = {
+    "google/vit-base-patch16-224-in21k": "vit",
+    "microsoft/resnet-18": "resnet",
+    "google-bert/bert-base-uncased": "bert",
+    "distilbert/distilbert-base-uncased": "distilbert",
+    "package:digits-vit": "vit",
+    "package:digits-resnet": "resnet",
+}
+
+
+def rows_for(recipe, size=28) -> Dataset:
+    """Random rows with the columns that the recipe names."""
+    generator = np.random.default_rng(0)
+    data, columns = recipe.data, {}
+    if recipe.task == "image-classification":
+        columns[data.image] = [generator.integers(0, 255, (32, 32, 3), dtype=np.uint8) for _ in range(size)]
+    for column in filter(None, (data.text, data.text_pair)):
+        columns[column] = [" ".join(f"w{n}" for n in generator.integers(3, 50, 6)) for _ in range(size)]
+    if recipe.evaluation.metrics and "pearson" in recipe.evaluation.metrics:
+        columns[data.label] = [float(value) for value in generator.normal(2, 1, size)]
+        return Dataset.from_dict(columns)
+    columns[data.label] = [index % 7 for index in range(size)]
+    rows = Dataset.from_dict(columns).cast_column(data.label, ClassLabel(names=list("abcdefg")))
+    return rows.cast_column(data.image, Image()) if data.image else rows
+
+
+@pytest.mark.parametrize("name", sorted(list_recipes()))
+def test_a_shipped_recipe_takes_a_step(name, tmp_path):
+    shipped = load_recipe(name)
+    checkpoint = save_checkpoint(ARCHITECTURES[shipped.model.checkpoint], tmp_path / "checkpoint")
+    recipe = shipped.with_overrides(
+        f"model.checkpoint={checkpoint}",
+        f"output_dir={tmp_path / 'run'}",
+        "training.max_steps=1",
+        "training.per_device_train_batch_size=4",
+        "evaluation.bootstrap=20",
+        *(["data.max_length=16"] if shipped.task == "text-classification" else []),
+    )
+    assert recipe.strategy == shipped.strategy
+    splits = {recipe.data.train_split, recipe.data.test_split, recipe.data.validation} - {None}
+    data = DatasetDict({split: rows_for(recipe) for split in splits if isinstance(split, str)})
+    run = finetune(recipe, data=data, precision="no")
+    scores = run.metrics["test"]
+    assert scores["samples"] == 28 and run.metrics["train"]["steps"] == 1
+    for metric in shipped.evaluation.metrics:
+        assert metric in scores
