@@ -20,3 +20,5 @@ def quiet_libraries() -> None:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     # On a machine without a GPU the Trainer pins no memory, and torch says so at every loader.
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    # accelerate chooses a number of threads for a launcher that did not, and says so as if it were a fault.
+    warnings.filterwarnings("ignore", message="OMP_NUM_THREADS/MKL_NUM_THREADS unset")
