@@ -64,6 +64,7 @@ def _run(
 
     started = time.perf_counter()
     training.quiet_libraries()
+    training.use_every_core()
     number_format = training.choose_precision(precision)
     rate = recipe.training.values().get("learning_rate") or default_learning_rate(recipe)
     arguments = training.build_arguments(recipe, rate, folder.checkpoints, number_format.name)

@@ -16,7 +16,7 @@ from hf_finetune.errors import UserError
 
 # A crop keeps at least this share of the image. ImageNet training goes down to 0.08, which a checkpoint needs hundreds
 # of epochs to digest; the few epochs of a fine-tuning learn more from crops that still show the object.
-_SMALLEST_CROP = 0.35
+_SMALLEST_CROP = 0.6
 _RATIOS = (3 / 4, 4 / 3)
 Sample = dict[str, torch.Tensor]
 

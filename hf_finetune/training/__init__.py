@@ -8,6 +8,7 @@ from hf_finetune.training.precision import choose_precision
 from hf_finetune.training.quiet import quiet_libraries
 from hf_finetune.training.scoring import Report, score
 from hf_finetune.training.setup import build_trainer, data_in_words, make_samples, plan_in_words
+from hf_finetune.training.threads import use_every_core
 from hf_finetune.training.trainer import FinetuneTrainer
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "plan_in_words",
     "quiet_libraries",
     "score",
+    "use_every_core",
 ]
