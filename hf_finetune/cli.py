@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -64,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(text: str) -> None:
-    if is_main_process():
+    # Once on every machine: a recipe that is missing on the second one is not missing on the first.
+    if is_main_process() or os.environ.get("LOCAL_RANK") == "0":
         sys.stderr.write(f"{text}\n")
 
 

@@ -37,19 +37,33 @@ def finetune(
     Raises:
         UserError: something to mend in the recipe, the data or the folder, found before training starts.
     """
+    from hf_finetune.data import MEMORY
     from hf_finetune.training.folder import RunFolder
+    from hf_finetune.training.precision import launcher_settings
 
+    if data is not None:
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"dataset": MEMORY})})
     folder = RunFolder(recipe, resume)
     if folder.finished:
-        from hf_finetune.runs import Run
-
-        say(f"{folder.path} holds the finished run of this recipe: nothing to do. Another output_dir starts a new one.")
-        return Run.load(folder.path)
+        return _finished(recipe, folder, data, trust_remote_code)
     folder.open()
     try:
-        return _run(recipe, folder, data, precision, trust_remote_code)
+        with launcher_settings():
+            return _run(recipe, folder, data, precision, trust_remote_code)
     finally:
         folder.close()
+
+
+def _finished(recipe: Recipe, folder: RunFolder, source: Dataset | DatasetDict | None, trust_remote_code: bool) -> Run:
+    """The run as it is, if it was trained on the data that there is now."""
+    from hf_finetune.data import load_data
+    from hf_finetune.runs import Run
+    from hf_finetune.training import quiet_libraries
+
+    quiet_libraries()
+    folder.check_finished(load_data(recipe, source).fingerprint)
+    say(f"{folder.path} holds the finished run of this recipe: nothing to do. Another output_dir starts a new one.")
+    return Run.load(folder.path, trust_remote_code=trust_remote_code)
 
 
 def _run(
@@ -69,13 +83,14 @@ def _run(
     rate = recipe.training.values().get("learning_rate") or default_learning_rate(recipe)
     arguments = training.build_arguments(recipe, rate, folder.checkpoints, number_format.name)
 
-    task = load_data(recipe, source)
+    task = training.together(load_data, recipe, source)
     say(training.data_in_words(task))
     for warning in task.warnings:
         warn(warning)
     training.fit_to_data(arguments, recipe, task, trust_remote_code)
 
-    loaded = load_pretrained(
+    loaded = training.together(
+        load_pretrained,
         recipe.model,
         recipe.task,
         num_labels=task.labels.num_labels,
@@ -85,16 +100,21 @@ def _run(
         scratch=recipe.strategy.kind == "scratch",
         trust_remote_code=trust_remote_code,
     )
+    say(training.head_in_words(recipe, loaded))
     applied = apply_strategy(loaded, recipe)
     table = applied.table(rate)
     say(table)
     say(training.plan_in_words(recipe, task, arguments, number_format, rate))
 
     samples = training.make_samples(recipe, task, loaded)
-    trainer = training.build_trainer(recipe, task, applied, arguments, samples, number_format.name, trust_remote_code)
-    checkpoint = folder.checkpoint(
-        {"data": task.fingerprint, "processes": arguments.world_size, "precision": number_format.name}
+    trainer = training.build_trainer(
+        recipe, task, loaded, applied, arguments, samples, number_format.name, trust_remote_code
     )
+    facts = training.facts(task, applied, arguments, number_format)
+    checkpoint = folder.checkpoint(facts)
+    trainer.accelerator.wait_for_everyone()
+    folder.claim(facts, checkpoint)
+    trainer.accelerator.wait_for_everyone()
     outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.give_targets_their_unit()
 
@@ -104,4 +124,4 @@ def _run(
         save_run(folder.path, recipe=recipe, task=task, loaded=loaded, applied=applied, report=report, table=table)
     trainer.accelerator.wait_for_everyone()
     say(report.in_words(folder.path))
-    return Run.load(folder.path)
+    return Run.load(folder.path, trust_remote_code=trust_remote_code)

@@ -4,10 +4,13 @@ from hf_finetune.data.columns import Columns
 from hf_finetune.data.image_samples import collate_images, image_samples
 from hf_finetune.data.images import decode_image
 from hf_finetune.data.labels import LabelSpace
-from hf_finetune.data.load import TaskData, load_data, load_test
+from hf_finetune.data.load import TaskData, load_data
+from hf_finetune.data.scored_rows import labels_of, load_test
+from hf_finetune.data.sources import MEMORY
 from hf_finetune.data.text_samples import TextCollator, text_samples
 
 __all__ = [
+    "MEMORY",
     "Columns",
     "LabelSpace",
     "TaskData",
@@ -15,6 +18,7 @@ __all__ = [
     "collate_images",
     "decode_image",
     "image_samples",
+    "labels_of",
     "load_data",
     "load_test",
     "text_samples",

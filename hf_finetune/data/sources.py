@@ -15,37 +15,43 @@ from hf_finetune.data.columns import nearest
 from hf_finetune.data.files import FORMATS, read_files
 from hf_finetune.data.folders import read_class_folders, read_folder
 from hf_finetune.data.packages import read_package
+from hf_finetune.data.split_names import AUTO
 from hf_finetune.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from hf_finetune.recipes.schema import Data
 
+# What the recipe of a run says whose data was given in memory.
+MEMORY = "memory:"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
 def open_source(data: Data, source: Dataset | DatasetDict | None = None) -> dict[str, Dataset]:
     """Open the data section's source and return its splits by name; nothing is decoded yet.
 
-    A file, a list of files or a single `Dataset` is one split, called by the name of `data.train_split`.
+    A file, a list of files or a single `Dataset` is one split, called by the name of `data.train_split` (auto: train).
 
     Raises:
         DataError: the source does not exist, is empty or cannot be read.
         UserError: the network or a package is missing.
     """
+    alone = "train" if data.train_split == AUTO else data.train_split
     if source is not None:
-        return _from_memory(source, data.train_split)
+        return _from_memory(source, alone)
     given = data.dataset
+    if given == MEMORY:
+        raise DataError("This run's data was given in memory. Pass it again (data=...), or say data.dataset=....")
     if isinstance(given, dict):
         return {split: _read_split(files) for split, files in given.items()}
     if not isinstance(given, str):
-        return {data.train_split: read_files(_expand(given))}
+        return {alone: read_files(_expand(given))}
     if given.startswith("package:"):
         return read_package(given.removeprefix("package:"))
     path = Path(given).expanduser()
     if path.is_dir():
-        return read_folder(path, data.config, data.train_split)
+        return read_folder(path, data.config, alone)
     if path.is_file() or _looks_like_files(given):
-        return {data.train_split: read_files(_expand(given))}
+        return {alone: read_files(_expand(given))}
     if given.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(given):
         raise DataError(f"data.dataset={given}: there is no such file or folder.{_nearest_path(path)}")
     return _from_hub(given, data.config, data.revision)

@@ -7,6 +7,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_finetune.data import MEMORY
+
 if TYPE_CHECKING:
     from hf_finetune.data import LabelSpace
     from hf_finetune.recipes import Recipe
@@ -117,6 +119,11 @@ def _what(recipe: Recipe, labels: LabelSpace) -> str:
 
 def _source(recipe: Recipe) -> str:
     dataset = recipe.data.dataset
+    if dataset == MEMORY:
+        return "data given in memory"
+    if isinstance(dataset, dict):
+        listed = {split: (files,) if isinstance(files, str) else files for split, files in dataset.items()}
+        return ", ".join(f"{split}: {' '.join(files)}" for split, files in listed.items())
     return dataset if isinstance(dataset, str) else ", ".join(dataset)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from hf_finetune.training.agreement import together
 from hf_finetune.training.arguments import build_arguments, fit_to_data
 from hf_finetune.training.folder import RunFolder
 from hf_finetune.training.precision import choose_precision
 from hf_finetune.training.quiet import quiet_libraries
 from hf_finetune.training.scoring import Report, score
-from hf_finetune.training.setup import build_trainer, data_in_words, make_samples, plan_in_words
+from hf_finetune.training.setup import build_trainer, data_in_words, facts, head_in_words, make_samples, plan_in_words
 from hf_finetune.training.threads import use_every_core
 from hf_finetune.training.trainer import FinetuneTrainer
 
@@ -19,10 +20,13 @@ __all__ = [
     "build_trainer",
     "choose_precision",
     "data_in_words",
+    "facts",
     "fit_to_data",
+    "head_in_words",
     "make_samples",
     "plan_in_words",
     "quiet_libraries",
     "score",
+    "together",
     "use_every_core",
 ]

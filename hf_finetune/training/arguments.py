@@ -66,8 +66,8 @@ def fit_to_data(arguments: TrainingArguments, recipe: Recipe, task: TaskData, tr
     """Choose the metric that picks the checkpoint, and make a batch smaller that is larger than the data.
 
     Raises:
-        UserError: a metric that this data has not, `evaluation.best` that is not among the metrics, or fewer rows than
-            processes.
+        UserError: a metric or label smoothing that this data has not, `evaluation.best` that is not among the metrics,
+            or fewer rows than processes.
     """
     complaints = check_metrics(
         metric_names(recipe, task),
@@ -77,6 +77,11 @@ def fit_to_data(arguments: TrainingArguments, recipe: Recipe, task: TaskData, tr
     )
     if complaints:
         raise UserError("evaluation.metrics: " + " ".join(complaints))
+    if arguments.label_smoothing_factor and task.labels.problem_type != "single_label_classification":
+        raise UserError(
+            f"training.label_smoothing_factor={arguments.label_smoothing_factor:g} is for single-label classes, and "
+            f"the data is {task.labels.problem_type.replace('_', ' ')}: remove it."
+        )
     best = best_metric(recipe, task)
     arguments.metric_for_best_model = best
     arguments.greater_is_better = False if best == "loss" else greater_is_better(best)

@@ -72,6 +72,25 @@ def newest_whole(folder: Path) -> Path | None:
     return None
 
 
+def newest_step(folder: Path) -> int:
+    """The highest step of any checkpoint, whole or not; -1 where there is none."""
+    return max((step_of(path) for path in folder.glob("checkpoint-*")), default=-1)
+
+
+def digest_of_frozen(model: nn.Module) -> str:
+    """Checksum of the weights that checkpoints leave out, because the pretrained checkpoint has them; "" for none."""
+    import torch
+
+    learned = _changing(model)
+    digest, found = hashlib.sha256(), False
+    for name, parameter in model.named_parameters():
+        if name not in learned:
+            found = True
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest() if found else ""
+
+
 def rotate(folder: Path, keep: int | None, best_step: int | None) -> None:
     """Delete old checkpoints but the newest `keep`, never the best or the newest one."""
     if not keep:

@@ -10,7 +10,7 @@ from hf_finetune.console import is_main_process, say
 from hf_finetune.errors import UserError
 from hf_finetune.files import write_whole
 from hf_finetune.recipes import Recipe, load_recipe
-from hf_finetune.training.checkpoints import newest_whole, step_of
+from hf_finetune.training.checkpoints import damage, newest_step, newest_whole, step_of
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -35,6 +35,7 @@ class RunFolder:
         self.recipe = recipe
         self.resume = resume
         self._lock: BaseFileLock | None = None
+        self._made: list[Path] = []
         self._check_owner()
 
     @property
@@ -45,16 +46,17 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether this very recipe has been run here to its end: metrics.json is written last."""
-        return self.resume == "auto" and (self.path / "metrics.json").is_file()
+        return (self.path / "metrics.json").is_file()
 
     def open(self) -> None:
-        """Make the folder, lock it against a second run, and write down the recipe before any work."""
+        """Make the folder and lock it against a second run; `claim` writes into it, once everything is checked."""
         if not is_main_process():
             return
         from filelock import FileLock, Timeout
 
         try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self._made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+            self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.path / ".lock")
             self._lock.acquire(timeout=0)
         except Timeout:
@@ -63,44 +65,75 @@ class RunFolder:
             ) from None
         except OSError as fault:
             raise UserError(f"output_dir={self.path} cannot be written: {fault}. Give another output_dir.") from fault
-        if not (self.path / "recipe.yaml").exists():
-            write_whole(self.path / "recipe.yaml", self.recipe.to_yaml())
 
     def close(self) -> None:
-        """Release the lock."""
+        """Release the lock; where nothing was begun, nothing is left."""
         if self._lock is not None:
             self._lock.release()
             (self.path / ".lock").unlink(missing_ok=True)
             self._lock = None
+            for path in self._made:
+                if not path.exists() or any(path.iterdir()):
+                    break
+                path.rmdir()
 
     def checkpoint(self, facts: dict[str, Any]) -> Path | None:
         """The checkpoint to continue from, if any.
 
         Args:
-            facts: what an exact resume depends on (data fingerprint, processes, precision); written down at the first
-                start and compared at a resume.
+            facts: what an exact resume depends on (data fingerprint, digest of frozen weights, processes, precision),
+                compared with what they were at the first start.
 
         Raises:
-            UserError: other data than the checkpoint was trained on, or `resume` names something that is no checkpoint.
+            UserError: other data or weights than the checkpoint was trained on, or `resume` names something else than a
+                whole checkpoint of this run.
         """
-        state = self.path / STATE
         found = self._find_checkpoint()
-        if found is not None and state.is_file():
-            _compare(json.loads(state.read_text()), facts)
-        if is_main_process():
-            write_whole(state, json.dumps(facts, indent=1))
-        if found is not None:
-            say(f"Continuing from {found} (step {step_of(found)}).")
+        if found is not None and self._facts:
+            _compare(self._facts, facts)
         return found
+
+    def claim(self, facts: dict[str, Any], found: Path | None) -> None:
+        """Write down whose folder this is, just before training, on rank 0; every rank has looked at it by then."""
+        if not is_main_process():
+            return
+        if _unlike(self.path, self.recipe):
+            write_whole(self.path / "recipe.yaml", self.recipe.to_yaml())
+        write_whole(self.path / STATE, json.dumps(facts, indent=1))
+        self.checkpoints.mkdir(exist_ok=True)
+        if found is not None:
+            _set_aside(self.checkpoints, step_of(found))
+            say(f"Continuing from {found} (step {step_of(found)}).")
+
+    def check_finished(self, fingerprint: str) -> None:
+        """Raise a UserError where the finished run was trained on other data than there is now."""
+        if self._facts.get("data", fingerprint) != fingerprint:
+            raise UserError(
+                f"{self.path} holds the finished run of this recipe, but on other data than there is now (another "
+                "fingerprint). Give another output_dir."
+            )
+
+    @property
+    def _facts(self) -> dict[str, Any]:
+        try:
+            facts: dict[str, Any] = json.loads((self.path / STATE).read_text())
+        except (OSError, ValueError):
+            return {}
+        return facts
 
     def _find_checkpoint(self) -> Path | None:
         if self.resume in ("auto", "never"):
             return newest_whole(self.checkpoints)
-        if step_of(Path(self.resume)) < 0 or not Path(self.resume).is_dir():
+        path = Path(self.resume)
+        if step_of(path) < 0 or not path.is_dir() or path.resolve().parent != self.checkpoints.resolve():
             raise UserError(
-                f"resume={self.resume}: allowed are auto, never, or a folder checkpoint-N of this recipe's run."
+                f"resume={self.resume}: allowed are auto, never, or a folder checkpoint-N in {self.checkpoints}. To "
+                "start from the weights of another run, give its output_dir as model.checkpoint."
             )
-        return Path(self.resume)
+        fault = damage(path)
+        if fault is not None:
+            raise UserError(f"resume={self.resume} is damaged ({fault}). resume=auto takes the newest that is whole.")
+        return path
 
     def _check_owner(self) -> None:
         if not self.path.exists():
@@ -110,12 +143,19 @@ class RunFolder:
         left = [path for path in self.path.iterdir() if path.name != ".lock"]
         if not left:
             return
+        if self.resume not in ("auto", "never") and self.finished:
+            raise UserError(
+                f"resume={self.resume}: {self.path} holds a finished run, which is never overwritten. Give another "
+                "output_dir."
+            )
         written = self.path / "recipe.yaml"
         if not written.is_file():
             raise UserError(
                 f"output_dir={self.path} exists and holds no run (first: {left[0].name}); it is never overwritten. "
                 "Give another output_dir."
             )
+        if not self.finished and newest_step(self.checkpoints) < 0:
+            return  # an attempt that ended before its first checkpoint: there is nothing to lose
         differences = _differences(load_recipe(str(written)), self.recipe)
         if differences:
             shown = "\n".join(f"  {line}" for line in differences[:10])
@@ -127,6 +167,21 @@ class RunFolder:
             raise UserError(
                 f"resume=never, but {self.path} holds a run of this recipe. Give another output_dir, or delete it."
             )
+
+
+def _unlike(folder: Path, recipe: Recipe) -> bool:
+    """Whether the folder has no recipe.yaml yet, or that of an attempt that came to nothing."""
+    written = folder / "recipe.yaml"
+    return not written.is_file() or bool(_differences(load_recipe(str(written)), recipe))
+
+
+def _set_aside(checkpoints: Path, step: int) -> None:
+    """Checkpoints behind the one that is continued from belong to another future; they are kept under another name."""
+    for path in checkpoints.glob("checkpoint-*"):
+        if step_of(path) > step and damage(path) is None:
+            aside = next(free for n in range(1, 1000) if not (free := path.with_name(f"left-{n}-{path.name}")).exists())
+            path.rename(aside)
+            say(f"{path.name} lies ahead of the checkpoint that this run continues from; it is kept as {aside.name}.")
 
 
 def _differences(written: Recipe, asked: Recipe) -> list[str]:
@@ -154,6 +209,11 @@ def _compare(then: dict[str, Any], now: dict[str, Any]) -> None:
             "The data is not what this run was started on (another fingerprint), so it cannot go on exactly. "
             "Restore the data, or give another output_dir."
         )
-    for name in sorted(now.keys() - {"data"}):
+    if then.get("frozen") != now.get("frozen"):
+        raise UserError(
+            "The frozen weights are not those that this run was started with (the checkpoint has changed), so it "
+            "cannot go on exactly. Pin model.revision, restore the checkpoint, or give another output_dir."
+        )
+    for name in sorted(now.keys() - {"data", "frozen"}):
         if then.get(name) != now[name]:
             say(f"note: this run was started with {name} {then.get(name)} and goes on with {now[name]}.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -18,6 +20,19 @@ class NumberFormat(NamedTuple):
 
     name: Precision
     reason: str
+
+
+@contextmanager
+def launcher_settings() -> Iterator[None]:
+    """Leaves the launcher's number format in the environment as it was; a run, and the Trainer in it, write theirs."""
+    name = "ACCELERATE_MIXED_PRECISION"
+    before = os.environ.get(name)
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
 
 
 def choose_precision(option: str) -> NumberFormat:

@@ -62,8 +62,11 @@ class Progress(TrainerCallback):
         better = state.best_metric is None or (value != state.best_metric and best)
         loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
         training = "" if loss is None else f"  training loss {loss:.4f}"
+        end = f"step {state.global_step} of {state.max_steps}"
+        if args.max_steps <= 0:
+            end = f"epoch {state.epoch or 0:.4g} of {args.num_train_epochs:g}  step {state.global_step}"
         line = (
-            f"epoch {state.epoch or 0:.4g} of {args.num_train_epochs:g}  step {state.global_step}{training}  "
+            f"{end}{training}  "
             f"validation loss {metrics['eval_loss']:.4f}  {self.best_metric} {value:.4f}"
             f"{'  best so far' if better else ''}"
         )

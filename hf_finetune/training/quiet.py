@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 
 
 def quiet_libraries() -> None:
-    """Silence progress bars and notes of transformers, datasets and the Hub client; their errors still come through."""
+    """Silence the notes of transformers, datasets and the Hub client; their errors still come through.
+
+    Progress bars of downloads and of the data's inspection are shown to a person at a terminal, and kept out of files.
+    """
     import datasets
     from huggingface_hub.utils import disable_progress_bars
     from transformers.utils import logging as transformers_logging
@@ -15,8 +19,9 @@ def quiet_libraries() -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     datasets.utils.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
-    disable_progress_bars()
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+        disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     # On a machine without a GPU the Trainer pins no memory, and torch says so at every loader.
     warnings.filterwarnings("ignore", message=".*pin_memory.*")

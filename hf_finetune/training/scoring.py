@@ -11,6 +11,7 @@ from transformers.trainer_utils import TrainOutput
 
 from hf_finetune.evaluation import with_intervals
 from hf_finetune.recipes.schema import Recipe
+from hf_finetune.training.account import Account, mean_training_loss
 from hf_finetune.training.arguments import metric_names
 from hf_finetune.training.setup import Samples
 from hf_finetune.training.trainer import FinetuneTrainer
@@ -91,11 +92,15 @@ def _scores_of(metrics: dict[str, float], prefix: str) -> dict[str, float]:
 
 
 def _training_facts(trainer: FinetuneTrainer, outcome: TrainOutput) -> dict[str, Any]:
-    state = trainer.state
+    state, args = trainer.state, trainer.args
+    # The Trainer's own figures know the last leg of an interrupted run alone.
+    seconds = next(entry.seconds for entry in trainer.callback_handler.callbacks if isinstance(entry, Account))
+    samples = state.global_step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    loss = mean_training_loss(state.log_history)
     return {
-        "loss": outcome.metrics["train_loss"],
-        "seconds": outcome.metrics["train_runtime"],
-        "samples_per_second": outcome.metrics["train_samples_per_second"],
+        "loss": outcome.metrics["train_loss"] if loss is None else loss,
+        "seconds": round(seconds, 4),
+        "samples_per_second": round(samples / seconds, 3),
         "epochs": state.epoch,
         "steps": state.global_step,
         "best_step": state.best_global_step,

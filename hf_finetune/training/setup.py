@@ -15,9 +15,10 @@ from hf_finetune.data import TextCollator, collate_images, image_samples, text_s
 from hf_finetune.evaluation import compute_metrics
 from hf_finetune.recipes.schema import Recipe
 from hf_finetune.training.arguments import metric_names
+from hf_finetune.training.checkpoints import digest_of_frozen
 from hf_finetune.training.losses import loss_function
 from hf_finetune.training.precision import NumberFormat, Precision
-from hf_finetune.training.targets import TargetScale
+from hf_finetune.training.targets import TargetScale, output_module
 from hf_finetune.training.trainer import FinetuneTrainer
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def augments(recipe: Recipe, task: TaskData) -> bool:
 def build_trainer(
     recipe: Recipe,
     task: TaskData,
+    loaded: LoadedModel,
     applied: Applied,
     arguments: TrainingArguments,
     samples: Samples,
@@ -83,6 +85,8 @@ def build_trainer(
     """The Trainer of a run."""
     problem = task.labels.problem_type
     scale = TargetScale.of(np.asarray(task.train["label"])) if problem == "regression" else None
+    if scale is not None and not loaded.fresh:
+        scale.take_out_of(output_module(applied))  # a kept head answers in the targets' own unit
     return FinetuneTrainer(
         applied,
         arguments,
@@ -115,6 +119,18 @@ def _metrics_of_validation(
     return compute
 
 
+def facts(
+    task: TaskData, applied: Applied, arguments: TrainingArguments, number_format: NumberFormat
+) -> dict[str, Any]:
+    """What an exact resume depends on; written into the run's folder and compared when it goes on."""
+    return {
+        "data": task.fingerprint,
+        "frozen": digest_of_frozen(applied.model),
+        "processes": arguments.world_size,
+        "precision": number_format.name,
+    }
+
+
 def data_in_words(task: TaskData) -> str:
     """One line: how many rows in each split, and what is predicted."""
     rows = [f"{len(split):,} {name}" for name in ("train", "validation", "test") if (split := getattr(task, name))]
@@ -126,16 +142,27 @@ def data_in_words(task: TaskData) -> str:
     return f"data: {', '.join(rows)} rows{left_out}  {what}: {shown}"
 
 
+def head_in_words(recipe: Recipe, loaded: LoadedModel) -> str:
+    """One line: what was initialised anew, or that the checkpoint's own head is kept."""
+    if recipe.strategy.kind == "scratch":
+        return f"everything is initialised anew: the architecture of {recipe.model.checkpoint} with random weights"
+    if not loaded.fresh:
+        return "the checkpoint's own head is kept: its labels are these"
+    modules = dict.fromkeys(name.rpartition(".")[0] for name in loaded.fresh)
+    return f"initialised anew: {', '.join(modules)}"
+
+
 def plan_in_words(
     recipe: Recipe, task: TaskData, arguments: TrainingArguments, number_format: NumberFormat, rate: float
 ) -> str:
     """Two lines before training starts: what was chosen, and why where the recipe does not say."""
     origin = "recipe" if "learning_rate" in recipe.training.values() else f"default of strategy={recipe.strategy.kind}"
     batch = arguments.train_batch_size * arguments.world_size * arguments.gradient_accumulation_steps
+    length = f"steps {arguments.max_steps}" if arguments.max_steps > 0 else f"epochs {arguments.num_train_epochs:g}"
     device = "CPU" if arguments.device.type == "cpu" else arguments.device.type.upper()
     machines = f"{arguments.world_size} processes on {device}" if arguments.world_size > 1 else device
     return (
-        f"learning rate {rate:g} ({origin})  batch {batch}  epochs {arguments.num_train_epochs:g}  "
+        f"learning rate {rate:g} ({origin})  batch {batch}  {length}  "
         f"{machines}, {'fp32' if number_format.name == 'no' else number_format.name} ({number_format.reason})  "
         f"augmentation {'on' if augments(recipe, task) else 'off'}\n"
         f"The checkpoint with the best validation {arguments.metric_for_best_model} is kept."

@@ -44,6 +44,15 @@ class TargetScale:
         return scores.float() * self.std.to(scores.device) + self.mean.to(scores.device)
 
     @torch.no_grad()
+    def take_out_of(self, output: Any) -> None:
+        """Undo `fold_into`: an output layer that gives the targets' own unit gives standard scores."""
+        mean, std = self.mean.to(output.weight), self.std.to(output.weight)
+        if output.bias is None:
+            output.bias = nn.Parameter(torch.zeros_like(mean))
+        output.weight.div_(std.reshape(-1, *[1] * (output.weight.ndim - 1)))
+        output.bias.sub_(mean).div_(std)
+
+    @torch.no_grad()
     def fold_into(self, output: Any) -> None:
         """Change an output layer, linear or 1x1 convolution, so that it gives the targets' own unit."""
         weight, bias = output.weight, output.bias

@@ -2,7 +2,8 @@
 
 Mended here: the loss under accumulation and several processes, best checkpoint and resume of ViT's family, torn
 checkpoints, NaN losses reported as 0, the epoch of random transforms after a resume, weight decay of norms, ranks that
-evaluate with different BatchNorm statistics, `dataloader_drop_last` that leaves evaluation samples out.
+evaluate with different BatchNorm statistics, `dataloader_drop_last` that leaves evaluation samples out, predictions in
+the order of text lengths.
 (Frozen parts that `model.train()` wakes up: `strategy/frozen.py`.)
 """
 
@@ -30,6 +31,7 @@ from transformers.trainer_callback import PrinterCallback
 from hf_finetune.errors import UserError
 from hf_finetune.recipes.schema import ProblemType
 from hf_finetune.training import checkpoints
+from hf_finetune.training.account import Account
 from hf_finetune.training.losses import loss_function
 from hf_finetune.training.precision import Precision, launcher_shards_the_model
 from hf_finetune.training.progress import Progress
@@ -75,7 +77,11 @@ class FinetuneTrainer(Trainer):
         self.autocast_dtype = torch.bfloat16 if precision == "bf16" and not launcher_shards_the_model() else None
         self._staging: Path | None = None
         self.optimizer: Any = None
-        callbacks: list[TrainerCallback] = [Progress(args.metric_for_best_model or "loss"), EpochOfTransforms()]
+        callbacks: list[TrainerCallback] = [
+            Account(),
+            Progress(args.metric_for_best_model or "loss"),
+            EpochOfTransforms(),
+        ]
         if patience is not None:
             callbacks.append(EarlyStoppingCallback(early_stopping_patience=patience))
         # The Trainer would smooth the labels itself, after asking the model for a loss that ours does not compute.
@@ -129,13 +135,14 @@ class FinetuneTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, and stop at a loss that is not a number: every later step would be lost work."""
-        loss = logs.get("loss")
-        if loss is not None and not math.isfinite(loss):
-            raise UserError(
-                f"The training loss is {loss} at step {self.state.global_step}. Lower training.learning_rate "
-                f"({self.args.learning_rate:g}), use precision=no, or look for extreme targets. "
-                f"Checkpoints so far are kept in {self.args.output_dir}."
-            )
+        for name, words in (("loss", "training"), ("eval_loss", "validation")):
+            loss = logs.get(name)
+            if loss is not None and not math.isfinite(loss):
+                raise UserError(
+                    f"The {words} loss is {loss} at step {self.state.global_step}. Lower training.learning_rate "
+                    f"({self.args.learning_rate:g}), use precision=no, or look for extreme targets, and give another "
+                    f"output_dir. Checkpoints so far are kept in {self.args.output_dir}."
+                )
         super().log(logs, start_time)
 
     def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> Any:
@@ -146,6 +153,14 @@ class FinetuneTrainer(Trainer):
             return super()._get_dataloader(*args, is_training=is_training, **kwargs)
         finally:
             self.args.dataloader_drop_last = drop_last
+
+    def _get_eval_sampler(self, eval_dataset: Dataset[Any]) -> torch.utils.data.Sampler[int] | None:
+        """In the split's own order: with `group_by_length` the Trainer would give predictions back reordered."""
+        strategy, self.args.train_sampling_strategy = self.args.train_sampling_strategy, "random"
+        try:
+            return super()._get_eval_sampler(eval_dataset)
+        finally:
+            self.args.train_sampling_strategy = strategy
 
     # --- evaluation ----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,39 @@
+"""All ranks agree: a fault that one process alone finds is told, and stops every process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from torch import distributed
+
+from hf_finetune.errors import UserError
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def together(step: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+    """Call `step` on every process; where it raises a UserError on any of them, all raise it.
+
+    A file that is missing on the second machine would otherwise leave the first waiting until it times out, with a
+    traceback of torch.distributed in place of the reason.
+
+    Raises:
+        UserError: this process's own, else the first of the others', with the number of its process.
+    """
+    fault: UserError | None = None
+    result: Result | None = None
+    try:
+        result = step(*args, **kwargs)
+    except UserError as error:
+        fault = error
+    if distributed.is_available() and distributed.is_initialized():
+        told: list[str | None] = [None] * distributed.get_world_size()
+        distributed.all_gather_object(told, None if fault is None else str(fault))
+        first = next(((rank, words) for rank, words in enumerate(told) if words is not None), None)
+        if fault is None and first is not None:
+            raise UserError(f"Process {first[0]} of {len(told)}: {first[1]}")
+    if fault is not None:
+        raise fault
+    return result  # type: ignore[return-value]
