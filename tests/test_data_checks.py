@@ -26,7 +26,7 @@ def test_broken_images_are_named_before_training(tmp_path):
     with pytest.raises(DataError) as error:
         load_data(image_recipe(str(folder)))
     message = str(error.value)
-    assert message.startswith("2 of 37 rows cannot be used:")
+    assert message.startswith("2 of 37 rows cannot be used (rows are counted from 0):")
     for path, reason in ((truncated, "truncated|Truncated"), (text, "it is not an image")):
         [line] = [line for line in message.splitlines() if str(path) in line]
         assert line.startswith("  train row ") and any(word in line for word in reason.split("|"))
@@ -83,9 +83,19 @@ def test_ten_rows_are_named_and_all_are_counted():
     with pytest.raises(DataError) as error:
         load_data(make_recipe("memory", test_split=None), texts(values))
     lines = str(error.value).splitlines()
-    assert lines[0] == "25 of 60 rows cannot be used:"
+    assert lines[0] == "25 of 60 rows cannot be used (rows are counted from 0):"
     assert sum(line.endswith("the text is empty") for line in lines) == 10
     assert "  ... and 15 more" in lines
+
+
+def test_broken_rows_are_listed_in_order_though_validation_is_held_out_of_train():
+    values = ["" if n % 10 == 0 else f"text {n}" for n in range(80)]
+    with pytest.raises(DataError) as error:
+        load_data(make_recipe("memory", test_split=0.3, validation=0.3), texts(values))
+    rows = [
+        int(line.split()[2].rstrip(":")) for line in str(error.value).splitlines() if line.startswith("  train row")
+    ]
+    assert rows == list(range(0, 80, 10))
 
 
 def test_every_kind_of_broken_text_row():

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import pandas as pd
 import pytest
 from data_samples import make_recipe, private_cache  # noqa: F401
 from datasets import Dataset, DatasetDict
@@ -87,3 +88,27 @@ def test_every_process_loads_the_same_or_meets_the_same_error(run_in, tmp_path, 
     answers = [json.loads((tmp_path / f"answer.{rank}").read_text()) for rank in range(2)]
     assert answers[0] == answers[1]
     assert ("1 of 40 rows cannot be used" in answers[0]) == broken
+
+
+def csv(path, columns):
+    pd.DataFrame(columns).to_csv(path, index=False)
+    return str(path)
+
+
+def test_other_data_is_scored_whole_in_the_columns_of_the_run(tmp_path):
+    columns = {"title": ["t"] * 30, "review": [f"text {n}" for n in range(30)], "stars": ["neg", "pos"] * 15}
+    trained_by = make_recipe(csv(tmp_path / "a.csv", columns), text="review", label="stars", test_split=0.2)
+    one_class = {**columns, "stars": ["POS"] * 30}
+    for name, given in (("b.csv", columns), ("c.csv", one_class)):
+        other = make_recipe(csv(tmp_path / name, given))
+        test, _ = load_test(other, MODEL, trained_by=trained_by.data)
+        assert len(test) == 30 and test["text"][0] == "text 0"
+    assert set(test["label"][:]) == {2}, "upper and lower case are one spelling"
+    own, _ = load_test(trained_by, LabelSpace(MODEL.problem_type, ("neg", "pos")), trained_by=trained_by.data, own=True)
+    assert len(own) == 6
+
+
+def test_a_model_of_pairs_is_not_scored_on_single_texts():
+    trained_by = make_recipe("memory", text="a", text_pair="b")
+    with pytest.raises(DataError, match=r"takes pairs of texts, and the data has no column 'b'"):
+        load_test(make_recipe("memory"), MODEL, rows(["pos", "neg"]), trained_by=trained_by.data)

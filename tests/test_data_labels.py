@@ -8,7 +8,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_finetune.data import load_data
+from hf_finetune.data import load_data, load_test
 from hf_finetune.data.label_columns import encode_labels, find_label_space, read_labels
 from hf_finetune.data.labels import LabelSpace
 from hf_finetune.errors import DataError
@@ -61,6 +61,41 @@ def test_lists_are_multi_label(values, feature, names, targets):
     assert space == LabelSpace("multi_label_classification", names)
     assert encoded == targets and not reasons
     assert space.decode(encoded[0]) == [name for name, hot in zip(names, targets[0], strict=True) if hot]
+
+
+def test_two_labels_are_multi_hot_on_every_split_or_on_none():
+    """[0, 1] is the second of two labels; read split by split it was both, wherever no row repeated a value."""
+    rows = [[0, 1], [1, 0], [1, 1], [0, 0]] * 3
+    data = {"train": rows, "test": [[0, 1], [1, 0], [1, 0]]}
+    data = {
+        name: Dataset.from_dict({"text": [f"{name} {n}" for n in range(len(v))], "label": v})
+        for name, v in data.items()
+    }
+    task = load_data(make_recipe("memory"), DatasetDict(data))
+    assert task.test["label"][:] == [[0, 1], [1, 0], [1, 0]]
+    test, _ = load_test(make_recipe("memory"), LabelSpace("multi_label_classification", ("0", "1")), data["test"])
+    assert test["label"][:] == [[0, 1], [1, 0], [1, 0]]
+    space, (targets, _, _) = read([[0, 1], [1, 0]])
+    assert targets == [[0, 1], [1, 0]] and space.multi_hot
+    space, (targets, _, _) = read([[0, 1], [1]])
+    assert targets == [[1, 1], [0, 1]] and not space.multi_hot
+
+
+def test_a_gap_in_a_multi_hot_row_is_a_broken_row_and_a_wrong_one_is_said():
+    space, (targets, reasons, _) = read([[0, 1, 1], [1, None, 0], [0, 0, 0]])
+    assert (
+        space.num_labels == 3
+        and targets == [[0, 1, 1], None, [0, 0, 0]]
+        and reasons == {1: "a label in the list is missing"}
+    )
+    for wrong in ([0, 1], [0, 2, 1]):
+        with pytest.raises(ValueError, match="0 or 1 for each label"):
+            space.encode(wrong)
+
+
+def test_multi_hot_lists_are_numbers_where_regression_is_asked_for():
+    space, (targets, _, _) = read([[0, 1], [1, 1]], requested="regression")
+    assert space.problem_type == "regression" and targets == [[0, 1], [1, 1]]
 
 
 def test_lists_of_floats_are_several_targets():

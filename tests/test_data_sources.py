@@ -222,7 +222,10 @@ def test_what_cannot_be_opened_is_said_in_words(tmp_path, given, message):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({}, r"data.test_split=test: .*train \(40 rows\), dev \(2 rows\).*data.test_split=NAME\|0.2\|null"),
+        (
+            {"test_split": "test"},
+            r"data.test_split=test: .*train \(40 rows\), dev \(2 rows\).*data.test_split=NAME\|0.2\|null",
+        ),
         ({"test_split": "dve"}, "Did you mean 'dev'"),
         ({"test_split": None, "validation": "val"}, r"data.validation=val: .*data.validation=NAME\|0.1"),
         ({"test_split": None, "train_split": "trian"}, "data.train_split=trian: .*Did you mean 'train'"),

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from data_samples import make_recipe, private_cache  # noqa: F401
+from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hf_finetune.data import load_data
 from hf_finetune.data.splits import hold_out, subset
 from hf_finetune.errors import DataError
 
@@ -80,3 +83,33 @@ def test_rows_are_taken_from_those_given():
     rows = np.arange(0, 100, 3)
     classes = np.arange(100) % 2
     assert set(subset(rows, classes, 10, 0, "train subset").tolist()) <= set(rows.tolist())
+
+
+def texts_of(**sizes):
+    made = {
+        n: {"text": [f"{n} {i}" for i in range(size)], "label": ["a", "b"] * (size // 2)} for n, size in sizes.items()
+    }
+    return DatasetDict({name: Dataset.from_dict(columns) for name, columns in made.items()})
+
+
+@pytest.mark.parametrize(
+    ("splits", "data", "train", "test", "said"),
+    [
+        ({"train": 40, "test": 10}, {}, 36, 10, ""),
+        ({"train": 40, "dev": 10}, {}, 36, 10, "'dev' is the test"),
+        ({"train": 40, "validation": 10}, {"validation": "validation"}, 32, 8, "20% of train are held out"),
+        ({"train": 40, "validation": 10, "dev": 6}, {}, 29, 8, "20% of train are held out"),
+        ({"rows": 40}, {"validation": 0.25}, 24, 8, "'rows', the only one"),
+    ],
+)
+def test_splits_that_are_not_named_are_found_and_said(splits, data, train, test, said, capsys):
+    task = load_data(make_recipe("memory", **data), texts_of(**splits))
+    assert (len(task.train), len(task.test)) == (train, test)
+    assert said in capsys.readouterr().out
+
+
+def test_splits_that_are_named_are_strict():
+    with pytest.raises(DataError, match=r"data\.test_split=test: there is no such split"):
+        load_data(make_recipe("memory", test_split="test"), texts_of(train=40, dev=10))
+    with pytest.raises(DataError, match=r"data\.train_split=train: there is no such split"):
+        load_data(make_recipe("memory", train_split="train"), texts_of(rows=40))

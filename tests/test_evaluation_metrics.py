@@ -256,7 +256,7 @@ def test_a_metric_that_is_not_there_is_told(tmp_path):
 def test_our_metrics_combine_as_evaluate_metrics(tmp_path, monkeypatch):
     import evaluate
 
-    from hf_finetune.evaluation.evaluate_metrics import FinetuneMetric
+    from hf_finetune.evaluation import FinetuneMetric
 
     monkeypatch.chdir(tmp_path)
     logits, labels = single(0, 50, 4)

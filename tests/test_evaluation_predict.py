@@ -15,6 +15,7 @@ from hf_finetune.evaluation.commands import evaluate_command, predict_command
 from hf_finetune.evaluation.predict import predict_logits
 from hf_finetune.evaluation.predictor import Predictor
 from hf_finetune.model import load_finished
+from hf_finetune.recipes import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -253,3 +254,54 @@ def test_evaluate_needs_data_and_takes_no_training_settings(bert):
         evaluate_command(bert, [])
     with pytest.raises(UserError, match=r"training\.learning_rate"):
         evaluate_command(bert, ["training.learning_rate=1"])
+
+
+def as_run(folder, dataset, **data):
+    """A finished model that looks like a run trained on a file."""
+    save_model(folder, text_model())
+    recipe = Recipe(task="text-classification", model={"checkpoint": "x"}, data={"dataset": str(dataset), **data})
+    (folder / "recipe.yaml").write_text(recipe.to_yaml())
+    return str(folder)
+
+
+@pytest.mark.parametrize("named", [{}, {"text": "text", "label": "label"}])
+def test_a_run_predicts_the_table_that_it_was_trained_on(tmp_path, capsys, named):
+    pd.DataFrame({"text": texts(6), "label": ["no", "yes"] * 3, "id": list("abcdef")}).to_csv(
+        tmp_path / "a.csv", index=False
+    )
+    run = as_run(tmp_path / "run", tmp_path / "a.csv", **named)
+    assert predict_command(run, [str(tmp_path / "a.csv")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 7
+
+
+def test_a_run_of_pairs_reads_its_two_columns_and_refuses_single_texts(tmp_path):
+    table = {"one": texts(4), "two": texts(4, seed=1), "label": ["no", "yes"] * 2}
+    pd.DataFrame(table).to_csv(tmp_path / "a.csv", index=False)
+    run = as_run(tmp_path / "run", tmp_path / "a.csv", text="one", text_pair="two")
+    out = tmp_path / "out.csv"
+    assert predict_command(run, [str(tmp_path / "a.csv")], out=str(out)) == 0
+    pairs = Predictor(load_finished(run)).answer(list(zip(table["one"], table["two"], strict=True)))
+    np.testing.assert_allclose(read(out)["score_yes"], pairs.probabilities[:, 1], atol=1e-5)
+    with pytest.raises(UserError, match=r"pairs of texts \(one, two\), and single texts"):
+        predict_command(run, ["good film"])
+    pd.DataFrame({"one": ["a"]}).to_csv(tmp_path / "b.csv", index=False)
+    with pytest.raises(UserError, match=r"no column 'two'.*--column A,B"):
+        predict_command(run, [str(tmp_path / "b.csv")])
+
+
+def test_evaluate_takes_every_row_of_other_data_and_any_split_of_its_own(tmp_path):
+    columns = {"text": texts(40), "label": ["no", "yes"] * 20}
+    pd.DataFrame(columns).to_csv(tmp_path / "a.csv", index=False)
+    pd.DataFrame({**columns, "label": ["yes"] * 40}).to_csv(tmp_path / "b.csv", index=False)
+    run = as_run(tmp_path / "run", tmp_path / "a.csv", test_split=0.2, max_eval_samples=5)
+    assert evaluate_command(run)["samples"] == 5
+    for name in ("a.csv", "b.csv"):
+        assert evaluate_command(run, [f"data.dataset={tmp_path / name}"])["samples"] == 40
+    assert evaluate_command(run, ["data.test_split=train", "data.max_eval_samples=null"])["samples"] == 40
+
+
+def test_a_model_without_class_names_takes_every_row_in_the_datas_order(tmp_path, capsys):
+    save_model(tmp_path / "model", text_model(("LABEL_0", "LABEL_1")))
+    pd.DataFrame({"text": texts(10), "label": ["bad", "good"] * 5}).to_csv(tmp_path / "a.csv", index=False)
+    assert evaluate_command(str(tmp_path / "model"), [f"data.dataset={tmp_path / 'a.csv'}"])["samples"] == 10
+    assert "in the data's order: bad, good" in capsys.readouterr().err

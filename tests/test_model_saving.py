@@ -9,11 +9,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from model_samples import batch, image_size, save_checkpoint
 from PIL import Image
 from strategy_samples import load, recipe_for, train_steps
 from transformers import pipeline
 
+from hf_finetune.data import TextCollator, text_samples
 from hf_finetune.model import find_anatomy, load_finished, save_pretrained
 from hf_finetune.strategy import apply_strategy
 
@@ -107,12 +109,19 @@ def test_peft_loads_the_adapter_onto_the_base_checkpoint(family, tmp_path):
     np.testing.assert_allclose(probabilities(model, loaded.processor, family), expected, atol=1e-6)
 
 
-def test_without_a_hub_base_the_adapter_names_no_path_of_this_machine(tmp_path):
-    loaded, applied = trained("vit", tmp_path / "base", "lora")
-    save_pretrained(applied.model, loaded.processor, tmp_path / "out")
-    text = (tmp_path / "out" / "adapter_config.json").read_text() + (tmp_path / "out" / "config.json").read_text()
-    assert str(tmp_path) not in text
-    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["base_model_name_or_path"] == "."
+def test_without_a_hub_base_peft_loads_the_run_from_any_folder_with_its_labels(tmp_path, monkeypatch):
+    import peft
+
+    loaded, applied = trained("bert", tmp_path / "base", "lora")
+    expected = probabilities(applied.model, loaded.processor, "bert")
+    monkeypatch.chdir(tmp_path)
+    save_pretrained(applied.model, loaded.processor, "out")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    model = peft.AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    np.testing.assert_allclose(probabilities(model, loaded.processor, "bert"), expected, atol=1e-6)
+    assert list(model.config.id2label.values()) == NAMES
+    assert str(tmp_path) not in (tmp_path / "out" / "config.json").read_text()
 
 
 @pytest.mark.parametrize("family", KINDS)
@@ -202,3 +211,21 @@ def test_a_failed_save_leaves_the_good_files_as_they_were(tmp_path):
     with pytest.raises(TypeError):
         save_pretrained(applied.model, loaded.processor, out)
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_a_tokenizer_knows_how_many_positions_the_model_has(family, tmp_path):
+    """Texts longer than the position embeddings failed inside the model."""
+    checkpoint = save_checkpoint(family, tmp_path / "base")
+    file = checkpoint / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    settings.pop("model_max_length", None)
+    file.write_text(json.dumps(settings))
+    loaded = load(recipe_for(family, checkpoint), NAMES)
+    limit = 40 if family == "bert" else 39
+    assert loaded.processor.model_max_length == limit
+    rows = Dataset.from_dict({"text": ["w3 w4 " * 100, "w5"]})
+    inputs = TextCollator(loaded.processor)([text_samples(rows, loaded.processor)[n] for n in range(2)])
+    assert inputs["input_ids"].shape[1] == limit and loaded.model(**inputs).logits.isfinite().all()
+    loaded.model.save_pretrained(checkpoint)
+    assert load_finished(checkpoint).processor.model_max_length == limit

@@ -76,9 +76,49 @@ def test_a_pinned_revision_goes_with_its_checkpoint_and_data_set(tmp_path):
     file = str(tmp_path / "pinned.yaml")
     other = resolve(file, ["model.checkpoint=me/mine", "data.dataset=me/pairs"])
     assert (other.recipe.model.revision, other.recipe.data.revision, other.recipe.data.config) == (None, None, None)
-    assert len(other.notes) == 3
+    assert len(other.notes) == 2
     assert load_recipe(file, "model.checkpoint=me/mine", "model.revision=new").model.revision == "new"
     assert load_recipe(file, "model.checkpoint=google-bert/bert-base-uncased").model.revision == "abc"
+
+
+def test_columns_and_splits_go_with_their_data_set_and_what_the_user_says_stays():
+    resolved = resolve("beans", ["data.dataset=photos/"])
+    data = resolved.recipe.data
+    assert (data.image, data.label, data.train_split, data.test_split, data.validation) == (
+        None,
+        None,
+        "auto",
+        "auto",
+        0.1,
+    )
+    (note,) = resolved.notes
+    assert "image 'image', label 'labels'" in note and "validation 'validation'" in note and "beans" in note
+    said = load_recipe("beans", "data.dataset=photos/", "data.label=kind", "data.test_split=0.3", "data.validation=dev")
+    assert (said.data.label, said.data.test_split, said.data.validation) == ("kind", 0.3, "dev")
+    assert load_recipe("sst2", "data.dataset=a.csv").data.validation == 0.05, "a share fits any data"
+    assert load_recipe("beans").with_overrides("data.dataset=photos/").data == data
+
+
+def test_pairs_keep_their_columns_until_others_are_named():
+    kept = load_recipe("mrpc", "data.dataset=local/msr_paraphrase", "data.config=null", "data.test_split=test").data
+    assert (kept.text, kept.text_pair, kept.label) == ("sentence1", "sentence2", None)
+    single = load_recipe("stsb", "data.dataset=local/movie_ratings", "data.text=text", "data.label=rating").data
+    assert (single.text, single.text_pair, single.label) == ("text", None, "rating")
+
+
+def test_a_data_set_of_files_names_its_splits():
+    with pytest.raises(RecipeError, match="'test' is not among the splits"):
+        load_recipe("cifar10", "data.dataset={train: a.csv}", "data.test_split=test")
+    assert load_recipe("cifar10", "data.dataset={train: a.csv}").data.test_split == "auto"
+
+
+def test_fields_of_a_section_left_to_its_default_belong_to_the_default_kind(tmp_path):
+    recipe = tmp_path / "bare.yaml"
+    recipe.write_text("task: text-classification\nmodel: {checkpoint: x}\ndata: {dataset: a.csv}\n")
+    assert load_recipe(str(recipe), "strategy.head_lr_multiplier=5").strategy == Full(head_lr_multiplier=5)
+    fault = faults_of("strategy.r=4", recipe=str(recipe))["strategy.r"]
+    assert "only strategy lora has this key" in fault.message
+    assert "only model.head mlp" in faults_of("model.head.hidden=[8]", recipe=str(recipe))["model.head.hidden"].message
 
 
 def test_a_measured_result_stays_only_with_the_recipe_it_was_measured_on():
@@ -131,7 +171,8 @@ def test_of_a_key_given_twice_the_last_one_holds():
         ("data.text=title", "data.text", "is for text"),
         ("data.max_length=9", "data.max_length", "is for text"),
         ("data.label=img", "data.label", "same column as data.image"),
-        ("data.dataset={train: a.csv}", "data.test_split", "'test' is not among the splits"),
+        ("data.train_split=train[:10]", "data.train_split", "data.max_train_samples=N"),
+        ("data.test_split=test[:10]", "data.test_split", "data.max_eval_samples=N"),
         ("evaluation.metrics=[acuracy]", "evaluation.metrics", "did you mean accuracy?"),
         ("evaluation.metrics=[accuracy, mse]", "evaluation.metrics", "no kind of problem has all"),
         ("evaluation.best=ece", "evaluation.best", "not among evaluation.metrics"),

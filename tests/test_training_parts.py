@@ -1,12 +1,17 @@
 """Losses, regression targets, precision: the parts a step is made of."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
+from hf_finetune.data import LabelSpace
 from hf_finetune.errors import UserError
+from hf_finetune.recipes import load_recipe
+from hf_finetune.training.arguments import build_arguments, fit_to_data
 from hf_finetune.training.losses import loss_function
 from hf_finetune.training.precision import choose_precision
 from hf_finetune.training.targets import TargetScale
@@ -68,3 +73,12 @@ def test_no_of_the_launcher_is_not_an_order(monkeypatch):
 def test_unknown_precision_names_what_is_allowed():
     with pytest.raises(UserError, match="auto, no, bf16, fp16"):
         choose_precision("half")
+
+
+@pytest.mark.parametrize("problem_type", ["multi_label_classification", "regression"])
+def test_label_smoothing_is_refused_where_the_data_has_no_single_labels(problem_type, tmp_path):
+    recipe = load_recipe("digits", "training.label_smoothing_factor=0.1", "evaluation.metrics=null")
+    arguments = build_arguments(recipe, 1e-3, tmp_path, "no")
+    task = SimpleNamespace(labels=LabelSpace(problem_type, ("a", "b")), train=range(40))
+    with pytest.raises(UserError, match=r"label_smoothing_factor=0\.1 is for single-label classes"):
+        fit_to_data(arguments, recipe, task, False)

@@ -168,7 +168,7 @@ def refuse(broken: Sequence[Mapping[str, Any]], used: int) -> None:
     if len(broken) > _NAMED:
         lines.append(f"  ... and {len(broken) - _NAMED:,} more")
     raise DataError(
-        f"{len(broken):,} of {used:,} rows cannot be used:\n"
+        f"{len(broken):,} of {used:,} rows cannot be used (rows are counted from 0):\n"
         + "\n".join(lines)
         + "\nMend them, or leave them out with data.on_error=skip."
     )

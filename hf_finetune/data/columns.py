@@ -30,7 +30,7 @@ IMAGE_SUFFIXES = (
     ".jp2",
 )
 _ID_NAMES = {"id", "ids", "idx", "index", "guid", "uid", "uuid", "key", "row", "unnamed: 0", "__index_level_0__", ""}
-_LABEL_NAMES = ("label", "labels")
+LABEL_NAMES = ("label", "labels")
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _only(split: Dataset, role: str, names: Sequence[str], exclude: Sequence[str
 def _find_label(split: Dataset, exclude: Sequence[str | None], quiet: bool = False) -> str:
     """The label column; with `quiet`, '' where the text has to be found first."""
     names = [name for name in split.column_names if name not in exclude]
-    exact = [name for name in names if name in _LABEL_NAMES]
+    exact = [name for name in names if name in LABEL_NAMES]
     classes = [name for name in names if isinstance(split.features[name], ClassLabel)]
     for candidates in (exact, classes):
         if len(candidates) == 1:

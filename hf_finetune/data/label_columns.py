@@ -25,19 +25,21 @@ class RawLabels:
         described: the column's type in words.
         natural: the problem type that follows from the column's type.
         declared: class names that the column's type fixes, in their order; None where the values decide.
+        multi_hot_width: number of labels, where each row can be read as a 0 or 1 for every one of them; else 0.
     """
 
     values: list[Any]
     described: str
     natural: ProblemType
     declared: tuple[str, ...] | None = None
+    multi_hot_width: int = 0
 
 
 def read_labels(split: Dataset, column: str) -> RawLabels:
     """Read a label column. -1 of a ClassLabel, as in test splits without labels, is a missing label.
 
-    Lists of one length that hold only 0 and 1 (or truth values), some of them repeated, are multi-hot: they come back
-    as lists of the positions that are set.
+    Lists of one length above 1 that hold only 0 and 1 (or truth values) are multi-hot; whether a data set's lists are
+    is decided once, on train. (Read as lists of label numbers, rows such as [0, 1] and [1, 0] would all say the same.)
 
     Raises:
         DataError: the column holds something else than classes, numbers or lists of them.
@@ -58,8 +60,7 @@ def _read_lists(values: list[Any], inner: Any, described: str, column: str) -> R
         named = [None if row is None else [inner.names[item] for item in row] for row in values]
         return RawLabels(named, described, "multi_label_classification", tuple(inner.names))
     if width := _multi_hot_width(values):
-        sets = [None if row is None else [str(place) for place, hot in enumerate(row) if hot] for row in values]
-        return RawLabels(sets, described, "multi_label_classification", tuple(map(str, range(width))))
+        return RawLabels(values, described, "multi_label_classification", multi_hot_width=width)
     return RawLabels(values, described, _natural(inner, described, column, many=True))
 
 
@@ -81,9 +82,8 @@ def _multi_hot_width(values: Sequence[Any]) -> int:
     rows = [row for row in values if row is not None]
     if not rows or len({len(row) for row in rows}) != 1:
         return 0
-    is_binary = all(item in (0, 1) for row in rows for item in row)
-    repeats = any(len(set(row)) < len(row) for row in rows)
-    return len(rows[0]) if is_binary and repeats else 0
+    is_binary = all(is_missing(item) or item in (0, 1) for row in rows for item in row)
+    return len(rows[0]) if is_binary and len(rows[0]) > 1 else 0
 
 
 def find_label_space(raw: RawLabels, column: str, requested: ProblemType | None) -> LabelSpace:
@@ -108,6 +108,8 @@ def find_label_space(raw: RawLabels, column: str, requested: ProblemType | None)
         raise DataError(
             f"data.problem_type={problem_type} needs {needs}; the label column '{column}' holds {raw.described}."
         )
+    if are_lists and raw.multi_hot_width:
+        return LabelSpace(problem_type, tuple(map(str, range(raw.multi_hot_width))), multi_hot=True)
     flat = [item for row in present for item in row if not is_missing(item)] if are_lists else present
     _refuse_fractions(flat, column, problem_type)
     names = raw.declared or tuple(sorted({class_name(item) for item in flat}, key=_numbers_first))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +22,12 @@ class LabelSpace:
     Args:
         problem_type: transformers' word for the kind of answer.
         names: class names in the order of the model's outputs; for regression the names of the target columns.
+        multi_hot: lists in the source hold a 0 or 1 for every label, and not the labels that are set.
     """
 
     problem_type: ProblemType
     names: tuple[str, ...]
+    multi_hot: bool = field(default=False, compare=False)  # how a source writes its labels, not what they are
 
     @property
     def num_labels(self) -> int:
@@ -51,16 +53,26 @@ class LabelSpace:
         if self.problem_type == "single_label_classification":
             return self._index[class_name(value)]
         if self.problem_type == "multi_label_classification":
-            hot = [0.0] * self.num_labels
-            for item in value:
-                if is_missing(item):
-                    raise ValueError("a label in the list is missing")
-                hot[self._index[class_name(item)]] = 1.0
-            return hot
+            return self._encode_list(value)
         numbers = [_number(item) for item in value] if isinstance(value, (list, tuple)) else [_number(value)]
         if len(numbers) != self.num_labels:
             raise ValueError(f"{len(numbers)} numbers where {self.num_labels} are expected")
         return numbers if isinstance(value, (list, tuple)) and self.num_labels > 1 else numbers[0]
+
+    def _encode_list(self, value: Any) -> list[float]:
+        """A list of labels, or of a 0 or 1 for each label, as multi-hot."""
+        if any(map(is_missing, value)):
+            raise ValueError("a label in the list is missing")
+        if self.multi_hot:
+            if len(value) != self.num_labels:
+                raise ValueError(f"{len(value)} values where {self.num_labels} are expected, a 0 or 1 for each label")
+            if strange := [item for item in value if item not in (0, 1)]:
+                raise ValueError(f"{strange[0]!r} where a 0 or 1 for each label is expected")
+            return [float(item) for item in value]
+        hot = [0.0] * self.num_labels
+        for item in value:
+            hot[self._index[class_name(item)]] = 1.0
+        return hot
 
     def decode(self, target: Target) -> str | list[str] | float | list[float]:
         """The inverse of `encode`: a name, the names of a multi-hot list, or the number(s)."""

@@ -14,8 +14,9 @@ from hf_finetune.data.checks import Inspection, broken_rows, count_copies, inspe
 from hf_finetune.data.columns import Columns, find_columns
 from hf_finetune.data.labels import LabelSpace
 from hf_finetune.data.ranks import first_on_each_machine
-from hf_finetune.data.roles import ROLES, LabeledSplit, choose_rows, encode_for, encode_splits, limit_rows
+from hf_finetune.data.roles import ROLES, LabeledSplit, choose_rows, encode_splits
 from hf_finetune.data.sources import open_source, take_split
+from hf_finetune.data.split_names import settle_splits
 from hf_finetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -66,11 +67,12 @@ def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Ta
     with first_on_each_machine():
         data = recipe.data
         splits = open_source(data, source)
+        data = settle_splits(data, splits)
         columns = find_columns(take_split(splits, data.train_split, "data.train_split"), recipe.task, data)
         labels, sources = encode_splits(splits, data, columns)
         chosen = choose_rows(sources, labels, data, recipe.seed)
         looked = {role: inspect(source.rows) for role, source in chosen.items()}
-        kept, looked, skipped = _leave_out_broken(chosen, looked, data.on_error)
+        kept, looked, skipped = leave_out_broken(chosen, looked, data.on_error)
     return TaskData(
         train=kept["train"],
         validation=kept["validation"],
@@ -84,43 +86,7 @@ def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Ta
     )
 
 
-def load_test(
-    recipe: Recipe, labels: LabelSpace, source: Dataset | DatasetDict | None = None
-) -> tuple[Dataset, list[dict[str, Any]]]:
-    """The test rows alone, encoded in the labels of a finished model; no other split is needed or looked at.
-
-    A source of a single split is taken whole. A test split that is a share of train is the one `load_data` holds out.
-
-    Returns:
-        the rows (columns id, image or text and text_pair, label), and those left out by data.on_error=skip.
-
-    Raises:
-        DataError: as `load_data`; or a label that the model does not know; or the recipe has no test split.
-        UserError: the network or a package is missing.
-    """
-    data = recipe.data
-    if data.test_split is None:
-        raise DataError("data.test_split is null: say data.test_split=NAME for the split to evaluate on.")
-    if isinstance(data.test_split, float):
-        task = load_data(recipe, source)
-        if task.labels != labels:
-            raise DataError(f"The data has the labels {_listed(task.labels)}; the model knows {_listed(labels)}.")
-        return task.test, task.skipped  # type: ignore[return-value]  # a share is never None
-    with first_on_each_machine():
-        splits = open_source(data, source)
-        name = next(iter(splits)) if len(splits) == 1 else data.test_split
-        split = take_split(splits, name, "data.test_split")
-        encoded = encode_for(labels, split, name, find_columns(split, recipe.task, data))
-        chosen = {"test": limit_rows(encoded, labels, data.max_eval_samples, recipe.seed, "test subset")}
-        kept, _, skipped = _leave_out_broken(chosen, {"test": inspect(chosen["test"].rows)}, data.on_error)
-    return kept["test"], skipped
-
-
-def _listed(labels: LabelSpace) -> str:
-    return ", ".join(labels.names[:10]) + (", ..." if labels.num_labels > 10 else "")
-
-
-def _leave_out_broken(
+def leave_out_broken(
     chosen: Mapping[str, LabeledSplit], looked: Mapping[str, Inspection], on_error: str
 ) -> tuple[dict[str, Dataset], dict[str, Inspection], list[dict[str, Any]]]:
     """Stop at broken rows, or leave them out, as data.on_error says."""
@@ -129,7 +95,10 @@ def _leave_out_broken(
         for role in ROLES
         if role in chosen
     }
-    everything = [row for rows in broken.values() for row in rows]
+    # By split and row: validation and test may be shares of train.
+    everything = sorted((row for rows in broken.values() for row in rows), key=lambda row: row["row"])
+    splits = list(dict.fromkeys(source.name for source in chosen.values()))
+    everything.sort(key=lambda row: splits.index(row["split"]))
     if on_error == "raise":
         refuse(everything, used=sum(len(source.rows) for source in chosen.values()))
     kept: dict[str, Dataset] = {}

@@ -66,7 +66,24 @@ def encode_for(labels: LabelSpace, split: Dataset, name: str, columns: Columns) 
     """One split, encoded in the labels that a finished model knows."""
     listed = ", ".join(labels.names[:20]) + (f", ... ({labels.num_labels:,})" if labels.num_labels > 20 else "")
     stranger = f"the model does not know (it knows: {listed})"
-    return _encode(split, name, _read_labels(split, name, columns), columns, labels, stranger)
+    raw = _read_labels(split, name, columns)
+    if raw.multi_hot_width == labels.num_labels and labels.names == tuple(map(str, range(labels.num_labels))):
+        labels = replace(labels, multi_hot=True)
+    return _encode(split, name, _respelled(raw, labels.names), columns, labels, stranger)
+
+
+def _respelled(raw: RawLabels, names: Sequence[str]) -> RawLabels:
+    """Classes by the model's spelling where only upper and lower case differ."""
+    known = {name.casefold(): name for name in names}
+    if len(known) < len(names):
+        return raw
+
+    def respell(value: Any) -> Any:
+        if isinstance(value, list):
+            return [respell(item) for item in value]
+        return known.get(value.casefold(), value) if isinstance(value, str) else value
+
+    return replace(raw, values=[respell(value) for value in raw.values])
 
 
 def _encode(

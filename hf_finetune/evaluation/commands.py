@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hf_finetune.evaluation.predictor import Predictor
     from hf_finetune.model import LoadedModel
     from hf_finetune.recipes import Recipe
+    from hf_finetune.recipes.schema import Data
 
 BATCH_SIZE = 32
 
@@ -67,6 +68,7 @@ def score_finished(
     from hf_finetune.evaluation.predictor import Predictor
 
     recipe = recipe_of(model, overrides, loaded)
+    trained_by = recipe_in(model)
     predictor = Predictor(loaded, recipe.data.max_length)
     names = recipe.evaluation.metrics or default_metrics(predictor.problem_type, len(predictor.names))
     complaints = check_metrics(
@@ -74,7 +76,8 @@ def score_finished(
     )
     if complaints:
         raise UserError("\n".join(complaints))
-    test, labels = _test_split(recipe, predictor)
+    own = trained_by is not None and not names_data(overrides)
+    test, labels = _test_split(recipe, predictor, trained_by.data if trained_by else None, own)
     if predictor.task == "image-classification":
         samples: Any = image_samples(test, loaded.processor)
         collate: Any = collate_images
@@ -96,6 +99,14 @@ def score_finished(
     return {**scores, "samples": len(logits)}
 
 
+def recipe_in(model: str) -> Recipe | None:
+    """The recipe of a run; None for a model that is no run."""
+    from hf_finetune.recipes import load_recipe
+
+    written = Path(model) / "recipe.yaml"
+    return load_recipe(str(written)) if written.is_file() else None
+
+
 def recipe_of(model: str, overrides: Sequence[str], loaded: LoadedModel) -> Recipe:
     """The recipe of a run, with overrides; for a model that is no run, a recipe made of the overrides.
 
@@ -103,15 +114,17 @@ def recipe_of(model: str, overrides: Sequence[str], loaded: LoadedModel) -> Reci
         UserError: no data is named for a model that is no run, or a setting has nothing to do with evaluation.
     """
     from hf_finetune.evaluation.predictor import Predictor
-    from hf_finetune.recipes import Recipe, load_recipe
+    from hf_finetune.recipes import Recipe
+    from hf_finetune.recipes.load import resolve
 
     for override in overrides:
         if not override.startswith(("data.", "evaluation.", "seed=")):
             raise UserError(f"{override}: a finished model takes data.* and evaluation.* settings, and seed.")
     written = Path(model) / "recipe.yaml"
     if written.is_file():
-        return load_recipe(str(written), *overrides)
-    if not any(override.startswith("data.dataset=") for override in overrides):
+        # Without the notes on what went with the old data set: its columns are taken wherever the new one has them.
+        return resolve(str(written), [*_without_training(overrides), *overrides]).recipe
+    if not names_data(overrides):
         raise UserError(
             f"{model} is no run of hf_finetune, so it names no data: add data.dataset=ID, a folder or a file."
         )
@@ -120,20 +133,39 @@ def recipe_of(model: str, overrides: Sequence[str], loaded: LoadedModel) -> Reci
     return blank.with_overrides(*overrides)
 
 
-def _test_split(recipe: Recipe, predictor: Predictor) -> tuple[Any, np.ndarray]:
-    """The test rows, and their labels as the model numbers its classes."""
-    from hf_finetune.data import LabelSpace, load_data, load_test
+def _without_training(overrides: Sequence[str]) -> list[str]:
+    """What stands in for the run's own settings that only training needs, or that were chosen for its own data."""
+    if names_data(overrides):
+        return ["data.train_split=auto", "data.validation=0.1", "data.test_split=auto", "data.max_eval_samples=null"]
+    # Any split can be scored, train and validation too; a share is held out of train as in training.
+    split = next((text.partition("=")[2] for text in overrides if text.startswith("data.test_split=")), None)
+    return [] if split is None or _is_number(split) else ["data.train_split=auto", "data.validation=0.1"]
 
-    if all(is_unnamed(name) for name in predictor.names) and predictor.problem_type != "regression":
-        # Nothing to match the data's labels with but their own order, which the whole data set gives.
-        task = load_data(recipe)
-        if task.test is None:
-            raise UserError("data.test_split is null: say data.test_split=NAME for the split to evaluate on.")
-        test, skipped = task.test, task.skipped
-        labels = place_labels(np.asarray(test["label"][:]), task.labels, predictor.names, predictor.problem_type)
-    else:
-        test, skipped = load_test(recipe, LabelSpace(predictor.problem_type, tuple(predictor.names)))
-        labels = np.asarray(test["label"][:])
+
+def names_data(overrides: Sequence[str]) -> bool:
+    """Whether other data is named than a run's own."""
+    return any(override.startswith(("data.dataset=", "data.dataset.")) for override in overrides)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return float(text) is not None
+    except ValueError:
+        return False
+
+
+def _test_split(recipe: Recipe, predictor: Predictor, trained_by: Data | None, own: bool) -> tuple[Any, np.ndarray]:
+    """The test rows, and their labels as the model numbers its classes."""
+    from hf_finetune.data import LabelSpace, labels_of, load_test
+
+    known = LabelSpace(predictor.problem_type, tuple(predictor.names))
+    unnamed = all(is_unnamed(name) for name in predictor.names) and predictor.problem_type != "regression"
+    # Where names are stand-ins, the data's labels can be matched by their own order alone.
+    space = labels_of(recipe) if unnamed else known
+    test, skipped = load_test(recipe, space, trained_by=trained_by, own=own)
+    labels = np.asarray(test["label"][:])
+    if unnamed:
+        labels = place_labels(labels, space, predictor.names, predictor.problem_type)
     if skipped:
         warn(f"{len(skipped):,} broken rows are left out (data.on_error=skip).")
     return test, labels
@@ -159,7 +191,7 @@ def predict_command(
         model: an output_dir, a folder or a Hub id.
         inputs: see `hf_finetune.evaluation.inputs.gather_inputs`.
         out: a .csv, .tsv, .jsonl or .parquet file; the table is printed where left out.
-        column: column of the tables among the inputs; `A,B` for pairs of texts.
+        column: column of the tables among the inputs; `A,B` for pairs of texts. A run's own columns if None.
         batch_size: inputs at a time.
 
     Returns:
@@ -178,7 +210,8 @@ def predict_command(
         raise UserError(f"--batch-size {batch_size}: at least 1.")
     predictor = predictor_of(load_finished(model, trust_remote_code=trust_remote_code), model)
     columns = [name.strip() for name in column.split(",")] if column else []
-    found = gather_inputs(inputs, predictor.task, columns)
+    run = recipe_in(model)
+    found = gather_inputs(inputs, predictor.task, columns, run.data if run else None)
     answers = predictor.answer(found.values, batch_size, progress="predicting")
     answers.errors.update(found.errors)
     table = prediction_table(predictor, found, answers)
@@ -199,7 +232,6 @@ def predict_command(
 def predictor_of(loaded: LoadedModel, model: str) -> Predictor:
     """A predictor that cuts texts where the run's recipe did."""
     from hf_finetune.evaluation.predictor import Predictor
-    from hf_finetune.recipes import load_recipe
 
-    written = Path(model) / "recipe.yaml"
-    return Predictor(loaded, load_recipe(str(written)).data.max_length if written.is_file() else None)
+    run = recipe_in(model)
+    return Predictor(loaded, run.data.max_length if run else None)

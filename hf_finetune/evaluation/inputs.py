@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, Image
 
-from hf_finetune.data.columns import IMAGE_SUFFIXES, holds_paths
+from hf_finetune.data.columns import IMAGE_SUFFIXES, LABEL_NAMES, holds_paths, is_id
 from hf_finetune.data.files import FORMATS, read_files
 from hf_finetune.errors import DataError, UserError
 
 if TYPE_CHECKING:
-    from hf_finetune.recipes.schema import Task
+    from hf_finetune.recipes.schema import Data, Task
 
 STANDARD_INPUT = "-"
 
@@ -41,7 +41,9 @@ class Inputs:
         self.values.append(value)
 
 
-def gather_inputs(given: Sequence[str], task: Task, columns: Sequence[str] = ()) -> Inputs:
+def gather_inputs(
+    given: Sequence[str], task: Task, columns: Sequence[str] = (), trained_by: Data | None = None
+) -> Inputs:
     """Everything the arguments name, in their order.
 
     Args:
@@ -49,16 +51,18 @@ def gather_inputs(given: Sequence[str], task: Task, columns: Sequence[str] = ())
             `-` for lines of standard input; for text also .txt files, a text a line, and plain texts.
         task: what the model takes.
         columns: the table column to read, two for pairs of texts; found from the table where empty.
+        trained_by: the data section that the model was trained by, if it is known; its columns are looked for first.
 
     Raises:
-        UserError: an argument names nothing, or a table's column is missing or ambiguous.
+        UserError: an argument names nothing, a table's column is missing or ambiguous, or single texts are given where
+            the model takes pairs.
     """
     inputs = Inputs()
     for argument in given or [STANDARD_INPUT]:
         found = _expand(argument, task)
         for item in found:
             if isinstance(item, Path) and _is_table(item):
-                _add_table(inputs, item, task, columns)
+                _add_table(inputs, item, task, columns, trained_by)
             elif isinstance(item, Path) and task == "text-classification":
                 _add_lines(inputs, item.read_text(encoding="utf-8").splitlines())
             elif item == STANDARD_INPUT:
@@ -67,6 +71,11 @@ def gather_inputs(given: Sequence[str], task: Task, columns: Sequence[str] = ())
                 inputs.add(str(item), str(item))
     if not inputs.values:
         raise UserError(f"There is nothing to predict in {' '.join(given) or 'standard input'}.")
+    if trained_by is not None and trained_by.text_pair and any(isinstance(value, str) for value in inputs.values):
+        raise UserError(
+            f"The model takes pairs of texts ({trained_by.text}, {trained_by.text_pair}), and single texts were given. "
+            "Give a table, and name its columns with --column A,B where they are called otherwise."
+        )
     return inputs
 
 
@@ -112,9 +121,9 @@ def _add_lines(inputs: Inputs, lines: Iterable[str]) -> None:
         inputs.add(line, line)
 
 
-def _add_table(inputs: Inputs, path: Path, task: Task, columns: Sequence[str]) -> None:
+def _add_table(inputs: Inputs, path: Path, task: Task, columns: Sequence[str], trained_by: Data | None) -> None:
     table = read_files([path])
-    chosen = _columns_of(table, path, task, columns)
+    chosen = _columns_of(table, path, task, columns or _as_trained(table, trained_by), trained_by)
     if task == "image-classification" and isinstance(table.features[chosen[0]], Image):
         table = table.cast_column(chosen[0], Image(decode=False))
     for row, record in enumerate(table.select_columns(chosen)):
@@ -125,14 +134,30 @@ def _add_table(inputs: Inputs, path: Path, task: Task, columns: Sequence[str]) -
         inputs.add(f"{path}:{row}", values[0] if len(values) == 1 else tuple(values))
 
 
-def _columns_of(table: Dataset, path: Path, task: Task, asked: Sequence[str]) -> list[str]:
+def _as_trained(table: Dataset, trained_by: Data | None) -> list[str]:
+    """The columns that the model was trained by; none where the table calls them otherwise."""
+    if trained_by is None:
+        return []
+    names = [name for name in (trained_by.image, trained_by.text, trained_by.text_pair) if name]
+    return names if trained_by.text_pair or all(name in table.column_names for name in names) else []
+
+
+def _columns_of(
+    table: Dataset, path: Path, task: Task, asked: Sequence[str], trained_by: Data | None = None
+) -> list[str]:
     missing = [name for name in asked if name not in table.column_names]
     if missing:
-        raise DataError(f"{path} has no column '{missing[0]}'. Its columns are: {', '.join(table.column_names)}.")
+        other = " Name both texts with --column A,B." if len(asked) > 1 else ""
+        raise DataError(
+            f"{path} has no column '{missing[0]}'. Its columns are: {', '.join(table.column_names)}.{other}"
+        )
     if asked:
         return list(asked)
     fits = _holds_image if task == "image-classification" else _holds_text
     found = [name for name in table.column_names if fits(table, name)]
+    if len(found) > 1:
+        label = trained_by.label if trained_by is not None else None
+        found = [name for name in found if name != label and name not in LABEL_NAMES and not is_id(name)] or found
     if len(found) != 1:
         kind = "images" if task == "image-classification" else "texts"
         which = (

@@ -19,7 +19,7 @@ from transformers import (
 from hf_finetune.errors import UserError
 from hf_finetune.model.anatomy import Anatomy, find_anatomy
 from hf_finetune.model.heads import output_layer, renew, seeded, with_mlp_head
-from hf_finetune.model.processors import give_padding_token, load_processor
+from hf_finetune.model.processors import give_padding_token, limit_length, load_processor
 from hf_finetune.model.quiet import quiet
 from hf_finetune.model.sources import commit_of, loading, resolve_checkpoint
 
@@ -104,6 +104,7 @@ def load_pretrained(
                 )
     processor = load_processor(path, model.checkpoint, task, **hub)
     give_padding_token(net, processor, model.checkpoint)
+    limit_length(net, processor)
     net, fresh, anatomy = _new_head(net, info, model, task, seed, keep_head, scratch)
     usual_batch_norm_momentum(net)
     return LoadedModel(net.train(), processor, fresh, commit_of(path, model.revision), anatomy)

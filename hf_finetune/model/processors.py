@@ -62,6 +62,22 @@ def _exists(path: str, file: str, revision: str | None) -> bool:
     return bool(cached_file(path, file, revision=revision, _raise_exceptions_for_missing_entries=False))
 
 
+def limit_length(model: PreTrainedModel, processor: Any) -> None:
+    """Tells a tokenizer how many tokens the model has positions for, where its own files know no limit or a larger one.
+
+    Without it a text longer than the position embeddings fails inside the model.
+    """
+    if not hasattr(processor, "model_max_length"):
+        return
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions <= 0:
+        return  # XLNet has no such limit
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            positions = min(positions, module.num_embeddings - module.padding_idx - 1)  # RoBERTa and its relatives
+    processor.model_max_length = min(processor.model_max_length, positions)
+
+
 def give_padding_token(model: PreTrainedModel, processor: Any, checkpoint: str) -> None:
     """Lets GPT-2 and its like pad, with their end-of-text token.
 

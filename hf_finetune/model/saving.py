@@ -15,7 +15,7 @@ from transformers import AutoConfig, PreTrainedModel
 from hf_finetune.errors import UserError
 from hf_finetune.model.anatomy import find_anatomy
 from hf_finetune.model.checkpoint import LoadedModel, auto_class
-from hf_finetune.model.processors import load_processor
+from hf_finetune.model.processors import limit_length, load_processor
 from hf_finetune.model.quiet import quiet
 from hf_finetune.model.sources import commit_of, loading, resolve_checkpoint
 
@@ -48,7 +48,8 @@ def save_pretrained(
         processor: image processor or tokenizer; TimmWrapper's has nothing to save, its settings are in config.json.
         folder: made if it does not exist; other files in it are left alone.
         merge: save adapters merged into the weights.
-        base: what the adapter names as its base model: a Hub id. Without one, the folder itself by its relative name.
+        base: what the adapter names as its base model: a Hub id. Without one, the folder itself, by its absolute path:
+            peft loads it from anywhere, until the folder moves.
         revision: the commit of that base model.
     """
     folder = Path(folder)
@@ -60,7 +61,7 @@ def save_pretrained(
             _save_plain(copy.deepcopy(model).merge_and_unload(), scratch)  # type: ignore[operator]
         else:
             _save_plain(without_adapters(model), scratch)
-            _save_adapter(model, scratch, base, revision)
+            _save_adapter(model, scratch, base or str(folder.resolve()), revision if base else None)
         processor.save_pretrained(scratch)
         if merge or not hasattr(model, "peft_config"):
             for name in _ADAPTER_FILES:  # an earlier adapter would be loaded on top of this model
@@ -105,10 +106,10 @@ def without_adapters(model: Any) -> PreTrainedModel:
     return plain
 
 
-def _save_adapter(model: Any, folder: str, base: str | None, revision: str | None) -> None:
+def _save_adapter(model: Any, folder: str, base: str, revision: str | None) -> None:
     config = model.peft_config[_ADAPTER]
     before = config.base_model_name_or_path, config.revision
-    config.base_model_name_or_path, config.revision = (base, revision) if base else (".", None)
+    config.base_model_name_or_path, config.revision = base, revision
     try:
         model.save_pretrained(folder, save_embedding_layers=False)
     finally:
@@ -145,6 +146,7 @@ def load_finished(path_or_id: str | Path, *, trust_remote_code: bool = False) ->
             "first."
         )
     processor = load_processor(path, name, task, trust_remote_code=trust_remote_code)
+    limit_length(model, processor)
     return LoadedModel(model.eval(), processor, (), commit_of(path, None), find_anatomy(model))
 
 

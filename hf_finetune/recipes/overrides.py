@@ -10,15 +10,18 @@ from typing import Any
 from hf_finetune.errors import Fault
 from hf_finetune.recipes.faults import shown
 from hf_finetune.recipes.keys import kinds_at, known_keys, mapping_keys, unknown_key
-from hf_finetune.recipes.yaml_text import Path, Plain, read_value
+from hf_finetune.recipes.yaml_text import Path, Plain, as_yaml, read_value
 
 KINDS_AT: tuple[Path, ...] = (("strategy",), ("model", "head"))
 
 # What is pinned to another value of the recipe goes when that value changes.
-_PINNED: dict[Path, tuple[Path, ...]] = {
-    ("model", "checkpoint"): (("model", "revision"),),
-    ("data", "dataset"): (("data", "revision"), ("data", "config")),
-}
+_PINNED: dict[Path, tuple[str, ...]] = {
+    ("model", "checkpoint"): ("revision",),
+    ("data", "dataset"): (
+        "config", "revision", "image", "text", "text_pair", "label", "train_split", "test_split", "validation",
+    ),
+}  # fmt: skip
+_SPLITS = ("train_split", "test_split", "validation")
 # Changing one of these leaves a recipe's measured result standing.
 _UNMEASURED: tuple[Path, ...] = (("expected",), ("seed",), ("output_dir",))
 
@@ -122,20 +125,14 @@ def apply(tree: Tree, values: dict[Path, Any], origin: str) -> Tree:
     """A new tree with the values laid over it, whatever the order they were given in.
 
     A kind is chosen first and brings its own defaults, then fields are set. A learning rate tuned for another strategy,
-    and a revision or configuration of another checkpoint or data set, do not stay behind.
+    and the revision, configuration, columns and splits of another checkpoint or data set, do not stay behind.
     """
     tree = Tree(copy.deepcopy(tree.values), dict(tree.origins), list(tree.notes))
     values = _kinds_spelled_out(values)
     for path in KINDS_AT:
         _choose_kind(tree, path, values, origin)
-    for path, dependents in _PINNED.items():
-        before = tree.get(path)
-        if path in values and before is not None and before != values[path]:
-            for dependent in dependents:
-                if dependent not in values and tree.get(dependent) is not None:
-                    was = shown(tree.get(dependent))
-                    tree.notes.append(f"{'.'.join(dependent)} {was} belonged to {before}, and is left out")
-                    tree.remove(dependent)
+    for path in _PINNED:
+        _drop_pinned(tree, path, values)
     for path in sorted(values, key=len):
         tree.set(path, values[path], origin)
     if any(path[0] not in [kept[0] for kept in _UNMEASURED] for path in values) and ("expected",) not in values:
@@ -151,11 +148,43 @@ def _kinds_spelled_out(values: dict[Path, Any]) -> dict[Path, Any]:
     return spelled
 
 
+def _drop_pinned(tree: Tree, path: Path, values: dict[Path, Any]) -> None:
+    """Take out what was said of another checkpoint or data set, unless it is said anew."""
+    before, section = tree.get(path), path[0]
+    changes = path in values and before is not None and before != values[path]
+    replaced = not isinstance(before, dict) and any(given[: len(path)] == path != given for given in values)
+    if not changes and not replaced:
+        return
+    names = [
+        name for name in _PINNED[path] if (section, name) not in values and _is_set(tree.get((section, name)), name)
+    ]
+    if "text_pair" in names and "text" in names:
+        # Which of two columns comes first cannot be found: pairs keep their names until others are given.
+        names = [name for name in names if name not in ("text", "text_pair")]
+    if not names:
+        return
+    was = ", ".join(f"{name} {shown(tree.get((section, name)))}" for name in names)
+    tree.notes.append(
+        f"{section}: {was} belonged to {shown(before)}, and {'is' if len(names) == 1 else 'are'} left out"
+    )
+    for name in names:
+        tree.remove((section, name))
+
+
+def _is_set(value: Any, name: str) -> bool:
+    """Whether it says something of the data set: a share of the rows fits any."""
+    if name in _SPLITS:
+        return isinstance(value, str) and value != "auto" and not isinstance(as_yaml(Plain(value)), (int, float))
+    return value is not None
+
+
 def _choose_kind(tree: Tree, path: Path, values: dict[Path, Any], origin: str) -> None:
     """Drop the fields of the kind a recipe had when another is chosen; with the strategy, its learning rate."""
     whole = values.get(path)
     chosen = whole.get("kind") if isinstance(whole, dict) else values.get((*path, "kind"))
     before = (tree.get((*path, "kind"))) or Plain(kinds_at(".".join(path))[0])
+    if tree.get(path) is None and any(given[: len(path)] == path != given for given in values):
+        tree.set(path, {"kind": before}, "default")  # fields of a section that the recipe leaves to its default
     if chosen is None or chosen == before:
         return
     tree.set(path, {"kind": chosen}, origin)

@@ -12,6 +12,7 @@ from hf_finetune.recipes.metric_names import METRIC_NAMES
 if TYPE_CHECKING:
     from hf_finetune.recipes.schema import Recipe
 
+_AUTO = "auto"  # data.train_split and data.test_split: by the data's own names
 _EXTERNAL = "evaluate:"  # a metric of the Hub, by its id
 
 # Bounds that transformers leaves to chance: below them a run does nothing, or fails hours later.
@@ -69,7 +70,7 @@ def _columns(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 def _splits(recipe: Recipe) -> Iterator[tuple[str, str]]:
     data = recipe.data
-    if data.test_split == data.train_split:
+    if data.test_split == data.train_split != _AUTO:
         yield (
             "data.test_split",
             f"'{data.test_split}' is the train split too: the test needs others; a share such as 0.2 holds some out",
@@ -81,6 +82,11 @@ def _splits(recipe: Recipe) -> Iterator[tuple[str, str]]:
             "data.validation",
             f"'{data.validation}' is the test split too, which never chooses a checkpoint: use a share such as 0.1",
         )
+    for name in ("train_split", "validation", "test_split"):
+        split = getattr(data, name)
+        if isinstance(split, str) and "[" in split:
+            limit = "data.max_train_samples=N" if name == "train_split" else "data.max_eval_samples=N"
+            yield f"data.{name}", f"'{split}' is a slice: name the whole split, and take a part of it with {limit}"
     shares = [share for share in (data.validation, data.test_split) if isinstance(share, float)]
     if sum(shares) >= 1:
         yield "data.validation", f"the shares held out ({' + '.join(map(str, shares))}) leave nothing to train on"
@@ -88,7 +94,7 @@ def _splits(recipe: Recipe) -> Iterator[tuple[str, str]]:
         have = ", ".join(data.dataset)
         for name in ("train_split", "validation", "test_split"):
             split = getattr(data, name)
-            if isinstance(split, str) and split.partition("[")[0] not in data.dataset:
+            if isinstance(split, str) and split not in (*data.dataset, _AUTO) and "[" not in split:
                 remedy = "" if name == "train_split" else f"; or data.{name}=0.2 holds out a share of train"
                 yield f"data.{name}", f"'{split}' is not among the splits of data.dataset ({have}){remedy}"
 

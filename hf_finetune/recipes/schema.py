@@ -100,9 +100,11 @@ class Data(Section):
     problem_type: ProblemType | None = Field(
         None, description="Follows from the label column: floats mean regression, lists multi-label, else classes."
     )
-    train_split: str = "train"
+    train_split: str = Field("auto", description="A split's name; auto: the one called train, or the only one.")
     test_split: SplitOrShare | None = Field(
-        "test", description="A split's name, or a share of train held out for the test; null for no test."
+        "auto",
+        description="A split's name, or a share of train held out for the test; null for no test. auto: the split "
+        "called test, else the one called validation where data.validation is a share, else 0.2 of train.",
     )
     validation: SplitOrShare = Field(
         0.1, description="A split's name, or a share of train (stratified, seeded). Chooses the best checkpoint."
