@@ -294,9 +294,12 @@ def test_nothing_in_a_recipe_turns_on_remote_code(tmp_path):
 
 def test_origins_tell_file_line_command_line_and_default():
     resolved = resolve("cifar10", ["strategy=lora", "strategy.r=4", "training.lr_scheduler_kwargs={num_cycles: 2}"])
-    lines = {line.split(":")[0].strip(): line.rpartition("# ")[2] for line in with_origins(resolved).splitlines()[3:]}
+    told = with_origins(resolved).splitlines()[3:]
+    lines = {line.split(":")[0].strip(): line.rpartition("# ")[2] for line in reversed(told)}
     assert lines["task"] == "cifar10.yaml line 4"
-    assert (lines["r"], lines["kind"], lines["num_cycles"]) == ("command line",) * 3
+    assert (lines["r"], lines["num_cycles"]) == ("command line",) * 2
+    strategy = told[told.index(next(line for line in told if line.startswith("strategy:"))) + 1]
+    assert "kind: lora" in strategy and strategy.endswith("# command line")
     assert (lines["alpha"], lines["on_error"], lines["bootstrap"]) == ("default",) * 3
 
 

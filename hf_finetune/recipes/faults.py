@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from hf_finetune.errors import Fault
-from hf_finetune.recipes.keys import kind_of, sections_in, unknown_key, wrong_kind
+from hf_finetune.recipes.keys import kind_of, known_keys, sections_in, unknown_key, wrong_kind
+from hf_finetune.recipes.section import UNION_FORMS
 from hf_finetune.recipes.yaml_text import Path
 
 Origins = Mapping[Path, str]
@@ -55,11 +56,17 @@ def _path(loc: tuple[int | str, ...]) -> tuple[Path, str | None]:
     sections: list[Any] = [Recipe]
     kind = None
     for item in map(str, loc):
-        tagged = [section for section in sections if kind_of(section) == item]
-        owner = next((section for section in sections if item in section.model_fields), None)
-        if owner is None and tagged:
+        if item in UNION_FORMS:
+            continue
+        # A union's tag comes before any field, one of which may be called the same (the stages of strategy=stages).
+        tagged = [section for section in sections if kind_of(section) == item] if len(sections) > 1 else []
+        if tagged:
             sections, kind = tagged, item
             continue
+        if item.isdigit() and sections:  # the place in a list of sections
+            path.append(item)
+            continue
+        owner = next((section for section in sections if item in section.model_fields), None)
         if not sections:
             break  # inside a value: its key is what can be named
         path.append(item)
@@ -75,7 +82,27 @@ def _as_given(path: Path, origins: Origins) -> list[Path]:
 
 
 def _unknown(dotted: str, kind: str) -> str:
+    if any(piece.isdigit() for piece in dotted.split(".")):
+        return f"unknown key; there are {', '.join(_fields_around(dotted, kind))}"
+    if dotted in known_keys() and not known_keys()[dotted]:
+        return f"does not go with the other keys of {dotted.rpartition('.')[0]}: some are for images, some for texts"
     return (wrong_kind(dotted, kind) if kind else None) or unknown_key(dotted)
+
+
+def _fields_around(dotted: str, kind: str) -> list[str]:
+    """The keys of the section in a list that a path leads into."""
+    from hf_finetune.recipes.schema import Recipe
+
+    sections: list[Any] = [Recipe]
+    for name in dotted.split(".")[:-1]:
+        if not name.isdigit():
+            sections = [inner for s in sections if name in s.model_fields for inner in _inside(s, name)]
+    chosen = [section for section in sections if kind_of(section) == kind] or sections
+    return list(dict.fromkeys(name for section in chosen for name in section.model_fields))
+
+
+def _inside(section: Any, name: str) -> list[Any]:
+    return sections_in(section.model_fields[name].annotation)
 
 
 def shown(value: Any) -> str:
@@ -93,6 +120,8 @@ def _message(items: list[Any]) -> str:
         wanted = "a share more than 0 and less than 1, or a split's name"
     else:
         wanted = " or ".join(dict.fromkeys(map(_wanted, items)))
+    if items[0]["loc"][-1] == UNION_FORMS[0]:
+        wanted += ", or changes by name such as {flip: 0.5}"
     given = items[0]["input"]
     guess = ""
     if items[0]["type"] == "literal_error" and isinstance(given, str):

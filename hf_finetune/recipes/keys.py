@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from functools import cache
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -75,7 +75,8 @@ def _walked() -> tuple[dict[str, tuple[str, ...]], frozenset[str]]:
         for name, field in section.model_fields.items():
             path = prefix + name
             keys[path] = (*keys.get(path, ()), *kinds)
-            inner = sections_in(field.annotation)
+            # The keys of a list's items are given inside it, not as dotted paths.
+            inner = [] if get_origin(field.annotation) is tuple else sections_in(field.annotation)
             if not inner and "dict[" in repr(field.annotation):
                 mappings.add(path)
             for choice in inner:

@@ -16,7 +16,7 @@ from hf_finetune.recipes import overrides as over
 from hf_finetune.recipes.faults import field_faults, with_origin
 from hf_finetune.recipes.overrides import Tree
 from hf_finetune.recipes.pairs import PairsError
-from hf_finetune.recipes.rates import default_learning_rate
+from hf_finetune.recipes.rates import default_learning_rate, rate_in_words
 from hf_finetune.recipes.schema import Recipe
 from hf_finetune.recipes.shipped import shipped_file
 from hf_finetune.recipes.training_arguments import REPORTING
@@ -152,10 +152,12 @@ def _resolved(tree: Tree, pairs: Sequence[str], origin: str, faults: list[Fault]
     recipe = _typed(tree, [*faults, *malformed])
     notes = list(tree.notes)
     if tree.rate_dropped:
-        rate = default_learning_rate(recipe)
+        rate, kind = default_learning_rate(recipe), recipe.strategy.kind
         notes.append(
-            f"{tree.rate_dropped}; {recipe.strategy.kind} takes its own default {rate:g} "
-            "(training.learning_rate=... chooses another)"
+            f"{tree.rate_dropped}; features is fitted without one"
+            if kind == "features"
+            else f"{tree.rate_dropped}; {kind} takes its own default {rate_in_words(recipe, rate)}"
+            + ("" if kind == "stages" else " (training.learning_rate=... chooses another)")
         )
     return Resolved(recipe, tree.origins, tuple(notes))
 

@@ -10,6 +10,7 @@ from typing import Any
 from hf_finetune.errors import Fault
 from hf_finetune.recipes.faults import shown
 from hf_finetune.recipes.keys import kinds_at, known_keys, mapping_keys, unknown_key
+from hf_finetune.recipes.optimizer_names import RATE_OVER_ADAMW
 from hf_finetune.recipes.yaml_text import Path, Plain, as_yaml, read_value
 
 KINDS_AT: tuple[Path, ...] = (("strategy",), ("model", "head"))
@@ -22,6 +23,8 @@ _PINNED: dict[Path, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 _SPLITS = ("train_split", "test_split", "validation")
+# A name that stands for a section; a key inside takes its place.
+_NAME_OR_SECTION: tuple[Path, ...] = (("data", "augment"),)
 # Changing one of these leaves a recipe's measured result standing.
 _UNMEASURED: tuple[Path, ...] = (("expected",), ("seed",), ("output_dir",))
 
@@ -62,7 +65,10 @@ class Tree:
         holder: Any = self.values
         for depth, name in enumerate(path[:-1], start=1):
             if not isinstance(holder.get(name), dict):
-                if holder.get(name) is not None and ".".join(path[:depth]) not in mapping_keys():
+                if path[:depth] in _NAME_OR_SECTION and holder.get(name) is not None:
+                    key = ".".join(path[:depth])
+                    self.notes.append(f"{key} {shown(holder[name])} gives way to what is named in {key}")
+                elif holder.get(name) is not None and ".".join(path[:depth]) not in mapping_keys():
                     return
                 holder[name] = {}
             holder = holder[name]
@@ -131,6 +137,7 @@ def apply(tree: Tree, values: dict[Path, Any], origin: str) -> Tree:
     values = _kinds_spelled_out(values)
     for path in KINDS_AT:
         _choose_kind(tree, path, values, origin)
+    _choose_optimizer(tree, values)
     for path in _PINNED:
         _drop_pinned(tree, path, values)
     for path in sorted(values, key=len):
@@ -193,3 +200,16 @@ def _choose_kind(tree: Tree, path: Path, values: dict[Path, Any], origin: str) -
     if path == ("strategy",) and rate is not None and not given:
         tree.remove(("training", "learning_rate"))
         tree.rate_dropped = f"the recipe's learning rate {rate} was for strategy {before}"
+
+
+def _choose_optimizer(tree: Tree, values: dict[Path, Any]) -> None:
+    """Drop the recipe's learning rate when an optimizer is chosen whose rates are of another size."""
+    before, chosen = str(tree.get(("training", "optim"))), values.get(("training", "optim"))
+    rate = tree.get(("training", "learning_rate"))
+    given = ("training", "learning_rate") in values or ("training",) in values
+    if chosen is None or rate is None or given:
+        return
+    if RATE_OVER_ADAMW.get(str(chosen), 1.0) != RATE_OVER_ADAMW.get(before, 1.0):
+        tree.remove(("training", "learning_rate"))
+        was = before if before in RATE_OVER_ADAMW else "adamw"
+        tree.rate_dropped = f"the recipe's learning rate {rate} was for optimizer {was}"

@@ -8,6 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from hf_finetune.errors import Fault
 from hf_finetune.recipes.metric_names import METRIC_NAMES
+from hf_finetune.recipes.pairs_clean import faults_of_clean
+from hf_finetune.recipes.pairs_data import faults_of_data
+from hf_finetune.recipes.pairs_distill import faults_of_distill
+from hf_finetune.recipes.pairs_features import faults_of_features
+from hf_finetune.recipes.pairs_loss import faults_of_loss
+from hf_finetune.recipes.pairs_model import faults_of_model
+from hf_finetune.recipes.pairs_peft import faults_of_peft
+from hf_finetune.recipes.pairs_stages import faults_of_stages
 
 if TYPE_CHECKING:
     from hf_finetune.recipes.schema import Recipe
@@ -38,7 +46,22 @@ class PairsError(ValueError):
 
 def pair_faults(recipe: Recipe) -> list[Fault]:
     """Everything in a recipe that cannot go together."""
-    checks = (_task, _columns, _splits, _metrics, _bounds, _schedule)
+    checks = (
+        _task,
+        _columns,
+        _splits,
+        _metrics,
+        _bounds,
+        _schedule,
+        faults_of_clean,
+        faults_of_data,
+        faults_of_distill,
+        faults_of_features,
+        faults_of_loss,
+        faults_of_model,
+        faults_of_peft,
+        faults_of_stages,
+    )
     return [Fault(path, message) for check in checks for path, message in check(recipe)]
 
 

@@ -8,16 +8,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hf_finetune.recipes.optimizer_names import RATE_OVER_ADAMW
+
 if TYPE_CHECKING:
     from hf_finetune.recipes.schema import Recipe
 
+_FULL = (1e-4, 3e-5)  # BERT's own advice for text is 2e-5 to 5e-5 (arXiv:1810.04805); a ViT bears more
+
 # strategy kind -> (image, text), for AdamW with a batch of about 32.
 _RATES = {
-    "full": (1e-4, 3e-5),  # BERT's own advice for text is 2e-5 to 5e-5 (arXiv:1810.04805); a ViT bears more
+    "full": _FULL,
     "freeze": (2e-4, 5e-5),  # fewer layers to disturb than with full
     "head": (1e-3, 1e-3),  # a new layer on fixed features: nothing to forget
     "lora": (5e-4, 5e-4),  # adapters start at zero: about ten times full (arXiv:2106.09685, tables 9 to 11)
-    "scratch": (1e-3, 1e-4),  # random weights; a text Transformer diverges above this without a long warm-up
+    # Scales beside fixed weights move a layer less for the same step than LoRA's matrices do.
+    "peft.ia3": (5e-3, 5e-3),  # arXiv:2205.05638 trained at 3e-3
+    "peft.vera": (5e-3, 5e-3),  # arXiv:2310.11454 takes about ten times LoRA's
+    # Compared with LoRA at or near its rate in arXiv:2309.14859 and arXiv:2306.07280; we have not measured these four.
+    "peft.loha": (1e-3, 1e-3),
+    "peft.lokr": (1e-3, 1e-3),
+    "peft.oft": (1e-3, 1e-3),
+    "peft.boft": (1e-3, 1e-3),
+    "bitfit": (1e-3, 1e-3),  # arXiv:2106.10199 searched 1e-4 to 1e-3, where full tuning took 1e-5 to 5e-5
+    "norms": (1e-3, 1e-3),  # as few parameters as with bitfit, as near to where they start
+    "lp_ft": _FULL,  # of the second stage; the first takes that of head
+    "gradual": _FULL,
+    # Random weights bear about ten times the rate of pretrained ones: Adam's own default (arXiv:1412.6980), and what
+    # GPT's post-norm Transformer was trained with at a batch of 64 (Radford et al. 2018, section 4.1).
+    "scratch": (1e-3, 2.5e-4),
+    "features": (0.0, 0.0),  # fitted by scikit-learn, not by steps
 }
 
 
@@ -25,7 +44,29 @@ def default_learning_rate(recipe: Recipe) -> float:
     """The learning rate for the recipe's strategy and task.
 
     It is the rate of the pretrained layers where they learn (the head's is `head_lr_multiplier` times that), otherwise
-    of what does learn.
+    of what does learn. Of several stages it is that of the last.
     """
-    image, text = _RATES[recipe.strategy.kind]
-    return image if recipe.task == "image-classification" else text
+    strategy = recipe.strategy
+    if strategy.kind == "stages":
+        last = strategy.stages[-1]
+        return last.learning_rate or default_rate(last.strategy.kind, recipe)
+    return default_rate(f"peft.{strategy.method}" if strategy.kind == "peft" else strategy.kind, recipe)
+
+
+def default_rate(kind: str, recipe: Recipe) -> float:
+    """The learning rate of a kind of strategy ("lora", "peft.ia3") for the recipe's task and optimizer."""
+    image, text = _RATES[kind]
+    rate = image if recipe.task == "image-classification" else text
+    return rate * RATE_OVER_ADAMW.get(recipe.training.values().get("optim", ""), 1.0)
+
+
+def rate_in_words(recipe: Recipe, rate: float) -> str:
+    """The rate for people: of every stage where they differ."""
+    strategy = recipe.strategy
+    if strategy.kind == "stages":
+        rates = [stage.learning_rate or default_rate(stage.strategy.kind, recipe) for stage in strategy.stages]
+        return ", then ".join(f"{each:g}" for each in rates)
+    if strategy.kind == "lp_ft":
+        head = strategy.head_learning_rate or default_rate("head", recipe)
+        return f"{head:g} for the head alone, then {rate:g}"
+    return f"{rate:g}"

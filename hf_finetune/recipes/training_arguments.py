@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
+from hf_finetune.recipes.optimizer_names import PLAIN_OPTIMIZERS
 from hf_finetune.recipes.yaml_text import Plain, as_yaml
 
 _PRECISION = "it belongs to the machine: give precision=auto|no|bf16|fp16 on the command line, or an accelerate config"
@@ -76,14 +77,38 @@ REMOVED: dict[str, str] = {
 REPORTING = ("report_to", "project", "run_name", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id")
 
 
+# Keys of `training:` that TrainingArguments does not have.
+OWN: dict[str, tuple[Any, Any]] = {
+    "max_minutes": (
+        Annotated[float, Field(gt=0)] | None,
+        Field(
+            None,
+            description="Stop at the end of the step in which so many minutes of training are used up (validation "
+            "included; time before an interruption counts), then validate and keep the best.",
+        ),
+    ),
+}
+
+
 class TrainingBase(BaseModel):
     """What the generated `Training` adds to TrainingArguments' names: every field may be left unset (None)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
     def values(self) -> dict[str, Any]:
-        """The keys that are set, as keyword arguments of `transformers.TrainingArguments`."""
+        """The keys that are set."""
         return {name: value for name, value in self if value is not None}
+
+    def arguments(self) -> dict[str, Any]:
+        """The keys that are set, as keyword arguments of `transformers.TrainingArguments`.
+
+        Left out are this project's own keys, and an optimizer's plain name with its `optim_args`.
+        """
+        values = {name: value for name, value in self.values().items() if name not in OWN}
+        if values.get("optim") in PLAIN_OPTIMIZERS:
+            values.pop("optim")
+            values.pop("optim_args", None)
+        return values
 
 
 def _transformers_folder() -> Path:
@@ -182,6 +207,8 @@ def build_training() -> type[TrainingBase]:
     enums = _enums(tree)
     for module in ("trainer_utils.py", "debug_utils.py"):
         enums |= _enums(ast.parse((folder / module).read_text(encoding="utf-8")))
+    # The plain names, beside transformers' own; where both have one (sgd), ours is taken.
+    enums["OptimizerNames"] = tuple(dict.fromkeys((*PLAIN_OPTIMIZERS, *enums["OptimizerNames"])))
     source = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "TrainingArguments"), None)
     if source is None:
         raise ImportError(
@@ -197,6 +224,7 @@ def build_training() -> type[TrainingBase]:
         metadata = _metadata(node.value)
         kind = _field_type(node.annotation, enums, tuple(metadata.get("choices", ())))
         fields[name] = (kind, Field(None, description=metadata.get("help", "").replace("%%", "%") or None))
+    fields |= OWN
     return create_model(
         "Training", __base__=TrainingBase, __doc__="transformers.TrainingArguments, by its own names.", **fields
     )
