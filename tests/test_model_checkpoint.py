@@ -288,3 +288,14 @@ def test_real_checkpoints_load_at_their_commit(checkpoint, task):
     )
     assert len(loaded.revision) == 40
     assert len(loaded.fresh) == 2
+
+
+def test_scratch_of_a_timm_model_starts_as_timm_starts_it(tmp_path):
+    """transformers draws every layer from normal(0, 0.02), with which a convolutional net hardly learns."""
+    import timm
+
+    save_checkpoint("timm_resnet", tmp_path)
+    net = load_family("timm_resnet", tmp_path, strategy="scratch").model.timm_model
+    own = timm.create_model("resnet18", channels=[8, 8, 16, 16])
+    ratio = net.layer1[0].conv1.weight.std() / own.layer1[0].conv1.weight.std()
+    assert 0.8 < ratio < 1.2

@@ -23,7 +23,7 @@ from functools import cached_property
 from torch import nn
 
 from hf_finetune.errors import UserError
-from hf_finetune.model.families import Layout, check_forward_order, layout_of
+from hf_finetune.model.families import Layout, check_forward_order, is_backbone, layout_of
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def find_anatomy(model: nn.Module, fresh: Iterable[str] = ()) -> Anatomy:
     """Finds stem, blocks and head.
 
     Args:
-        model: a classification model of transformers, a timm model in its TimmWrapper, or one with an mlp head of ours.
+        model: a classification model of transformers, a timm model in its TimmWrapper, one with a head or pooling of
+            ours, or a bare backbone, whose head is what `fresh` names, as a rule nothing.
         fresh: names of parameters that are newly initialised; those after the last block count to the head.
 
     Raises:
@@ -150,7 +151,7 @@ def _check_partition(model: nn.Module, anatomy: Anatomy) -> None:
         raise UserError(
             f"The parts of {kind} do not hold every parameter exactly once; this architecture is not supported."
         )
-    if not anatomy.head.parameters:
+    if not anatomy.head.parameters and not is_backbone(model):
         raise UserError(f"No output layer was found in {kind}: give a checkpoint of a classification architecture.")
 
 

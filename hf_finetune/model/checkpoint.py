@@ -10,18 +10,19 @@ import torch
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForImageClassification,
-    AutoModelForSequenceClassification,
     PretrainedConfig,
     PreTrainedModel,
 )
 
 from hf_finetune.errors import UserError
 from hf_finetune.model.anatomy import Anatomy, find_anatomy
-from hf_finetune.model.heads import output_layer, renew, seeded, with_mlp_head
+from hf_finetune.model.backbones import choose_class
+from hf_finetune.model.heads import auto_class, seeded
+from hf_finetune.model.new_head import head_in_words, new_head
 from hf_finetune.model.processors import give_padding_token, limit_length, load_processor
 from hf_finetune.model.quiet import quiet
 from hf_finetune.model.sources import commit_of, loading, resolve_checkpoint
+from hf_finetune.model.surgery import operate, set_momentum, timm_state
 
 if TYPE_CHECKING:
     from hf_finetune.recipes.schema import Model, ProblemType, Task
@@ -42,6 +43,7 @@ class LoadedModel:
         fresh: names of the parameters that are newly initialised.
         revision: the commit actually loaded; None for a folder.
         anatomy: stem, blocks, head.
+        changes: what became of the checkpoint, beside a new linear head, in words.
     """
 
     model: PreTrainedModel
@@ -49,6 +51,7 @@ class LoadedModel:
     fresh: tuple[str, ...]
     revision: str | None
     anatomy: Anatomy
+    changes: tuple[str, ...] = ()
 
 
 def load_pretrained(
@@ -60,6 +63,7 @@ def load_pretrained(
     problem_type: ProblemType,
     seed: int,
     scratch: bool = False,
+    layer: str | int = "last",
     trust_remote_code: bool = False,
 ) -> LoadedModel:
     """Loads a checkpoint and gives it a head for the task.
@@ -75,6 +79,7 @@ def load_pretrained(
         problem_type: sets the loss.
         seed: of everything newly initialised.
         scratch: take the checkpoint's architecture and processor with random weights.
+        layer: block after which the model ends: "last", "middle" or its number.
         trust_remote_code: allow the checkpoint's own Python code to run.
 
     Raises:
@@ -85,13 +90,17 @@ def load_pretrained(
     hub: dict[str, Any] = {"revision": model.revision, "trust_remote_code": trust_remote_code}
     with quiet(), loading(model.checkpoint, model.revision):
         config = AutoConfig.from_pretrained(path, **hub)
-        keep_head = _same_labels(config, label_names) and model.head.kind == "linear" and not scratch
-        _set_task(config, task, label_names, problem_type, model.checkpoint)
-        auto = auto_class(task)
+        same_labels = _same_labels(config, label_names)
+        chosen, auto = choose_class(config, task, model.pooling, model.checkpoint)
+        keep_head = same_labels and model.head.kind == "linear" and not scratch and chosen is config
+        original, config = config.model_type, chosen
+        _set_task(config, auto, label_names, problem_type)
         with seeded(seed):
             if scratch:
                 net = auto.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
                 info: dict[str, Any] = {}
+                if config.model_type == "timm_wrapper":
+                    net.load_state_dict(timm_state(net, seed))
             else:
                 net, info = auto.from_pretrained(
                     path,
@@ -105,62 +114,44 @@ def load_pretrained(
     processor = load_processor(path, model.checkpoint, task, **hub)
     give_padding_token(net, processor, model.checkpoint)
     limit_length(net, processor)
-    net, fresh, anatomy = _new_head(net, info, model, task, seed, keep_head, scratch)
+    fresh = _fresh_parameters(net, info, model.checkpoint, scratch)
+    operated = operate(net, processor, model, fresh=fresh, seed=seed, scratch=scratch, layer=layer)
+    net, new, anatomy = new_head(
+        operated.net, operated.processor, operated.fresh, model, task, seed=seed, keep=keep_head, scratch=scratch
+    )
     usual_batch_norm_momentum(net)
-    return LoadedModel(net.train(), processor, fresh, commit_of(path, model.revision), anatomy)
-
-
-def auto_class(task: Task) -> Any:
-    """The transformers class that loads models of a task."""
-    return AutoModelForImageClassification if task == "image-classification" else AutoModelForSequenceClassification
+    momentum = [set_momentum(net, model.batch_norm_momentum)] if model.batch_norm_momentum is not None else []
+    wrapped = "model." if net is not operated.net else ""
+    renewed = [f"{wrapped}{name}" for name in operated.renewed if f"{wrapped}{name}" not in new]
+    revision = commit_of(path, model.revision)
+    changes = (*head_in_words(net, original, model), *operated.changes, *momentum)
+    return LoadedModel(net.train(), operated.processor, (*new, *renewed), revision, anatomy, changes)
 
 
 def _same_labels(config: PretrainedConfig, label_names: Sequence[str]) -> bool:
     return [config.id2label[index] for index in sorted(config.id2label)] == list(label_names)
 
 
-def _set_task(
-    config: PretrainedConfig, task: Task, label_names: Sequence[str], problem_type: ProblemType, checkpoint: str
-) -> None:
+def _set_task(config: PretrainedConfig, auto: Any, label_names: Sequence[str], problem_type: ProblemType) -> None:
     """Labels (id2label with integer keys) and problem type; and a class that has a loss, where a family has several."""
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: index for index, name in enumerate(label_names)}
     config.problem_type = problem_type
     if hasattr(config, "label_names"):
         config.label_names = list(label_names)  # TimmWrapper saves these, not id2label
-    if (getattr(config, "auto_map", None) or {}).get(auto_class(task).__name__):
-        return
-    try:
-        classes = auto_class(task)._model_mapping[type(config)]
-    except KeyError:
-        raise UserError(
-            f"{checkpoint} is a {config.model_type} checkpoint, and transformers has no {task} model of that "
-            "architecture. "
-            f"Give a checkpoint that fits task: {task}, or change the task."
-        ) from None
+    classes = auto._model_mapping.get(type(config), None)
     if isinstance(classes, tuple):
         # DeiT and LeViT: the distilled class has no loss, and from_config fails where a config names no class.
         config.architectures = [classes[0].__name__]
 
 
-def _new_head(
-    net: PreTrainedModel, info: dict[str, Any], model: Model, task: Task, seed: int, keep_head: bool, scratch: bool
-) -> tuple[PreTrainedModel, tuple[str, ...], Anatomy]:
-    """Makes what is not in the checkpoint; returns the model, the names of its new parameters, and its anatomy."""
-    fresh = {name for name, _ in net.named_parameters()} if scratch else _missing(net, info)
-    anatomy = find_anatomy(net, fresh)
-    if not scratch:
-        _refuse_outside_head(net, info, anatomy, model.checkpoint)
-    layer = output_layer(net, anatomy)
-    if model.head.kind == "mlp":
-        net, new = with_mlp_head(net, layer, model.head, task, seed)
-        fresh = {f"model.{name}" for name in fresh if not name.startswith(f"{layer}.")} | set(new)
-        anatomy = find_anatomy(net, fresh)
-    elif not keep_head and not scratch:
-        renew(net, layer, seed)
-        fresh |= {f"{layer}.{name}" for name, _ in net.get_submodule(layer).named_parameters()}
-    order = [name for name, _ in net.named_parameters()]
-    return net, tuple(name for name in order if name in fresh), anatomy
+def _fresh_parameters(net: PreTrainedModel, info: dict[str, Any], checkpoint: str, scratch: bool) -> set[str]:
+    """Names of the parameters that are not from the checkpoint: all of the head, or everything from scratch."""
+    if scratch:
+        return {name for name, _ in net.named_parameters()}
+    fresh = _missing(net, info)
+    _refuse_outside_head(net, info, find_anatomy(net, fresh), checkpoint)
+    return fresh
 
 
 def _missing(net: nn.Module, info: dict[str, Any]) -> set[str]:

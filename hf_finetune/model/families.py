@@ -15,8 +15,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES, MODEL_MAPPING_NAMES
 
 from hf_finetune.errors import UserError
+from hf_finetune.model.custom_head import CustomHeadConfig
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,19 @@ _TRANSFORMERS: dict[str, Layout] = {
     # XLNet uses one dropout on the embeddings and again at the end: it is the stem's.
     "xlnet": Layout((r"transformer\.layer\.\d+",), ("sequence_summary", "logits_proj"), (r"transformer\.dropout",)),
     "gpt2": Layout((r"transformer\.h\.\d+",), ("score",)),
+    **dict.fromkeys(("clip", "siglip"), Layout((r"vision_model\.encoder\.layers\.\d+",), ("classifier",))),
     "modernbert": Layout((r"model\.layers\.\d+",), ("classifier",)),
+}
+
+# Models without an output layer. Those of the table above are found there, less the name of the backbone.
+_TWO_TOWERS = Layout((r"encoder\.layers\.\d+",), ())
+# T5 uses one dropout on the embeddings and again at the end.
+_T5 = Layout((r"encoder\.block\.\d+",), (), (r"encoder\.dropout",))
+_BACKBONES: dict[str, Layout] = {
+    **dict.fromkeys(("clip_vision_model", "clip_text_model", "siglip_vision_model", "siglip_text_model"), _TWO_TOWERS),
+    **dict.fromkeys(("t5", "mt5", "umt5"), _T5),
+    "dinov3_vit": Layout((r"model\.layer\.\d+",), ()),
+    "dinov3_convnext": Layout((r"model\.stages\.\d+\.layers\.\d+",), ()),
 }
 
 # timm classes whose own group_matcher does not give blocks in our sense.
@@ -97,16 +111,45 @@ def layout_of(model: nn.Module) -> Layout:
     Raises:
         UserError: the architecture is unknown and has no set of alike blocks, or no output layer.
     """
-    prefix = ""
     inner: Any = model
-    if getattr(getattr(model, "config", None), "model_type", None) == "hf_finetune_mlp_head":
-        prefix, inner = "model.", model.model
+    if isinstance(getattr(model, "config", None), CustomHeadConfig):
+        return _behind_our_layers(model, layout_of(model.model))  # type: ignore[arg-type]
     if isinstance(getattr(inner, "timm_model", None), nn.Module):
-        return _timm_layout(inner.timm_model, f"{prefix}timm_model.")
-    known = _TRANSFORMERS.get(getattr(getattr(inner, "config", None), "model_type", ""))
+        return _timm_layout(inner.timm_model, "timm_model.")
+    model_type = getattr(getattr(inner, "config", None), "model_type", "")
+    known = _TRANSFORMERS.get(model_type)
+    if is_backbone(inner):
+        return _BACKBONES.get(model_type) or (_bare(known) if known else Layout(_alike_blocks(inner), (), tested=False))
     if known is not None:
-        return Layout(known.blocks, known.head, known.stem, prefix)
-    return Layout(_alike_blocks(inner), (_output_layer(inner),), (), prefix, tested=False)
+        return known
+    return Layout(_alike_blocks(inner), (_output_layer(inner),), tested=False)
+
+
+def is_backbone(model: nn.Module) -> bool:
+    """Whether a model of transformers gives features and no logits."""
+    model_type = getattr(getattr(model, "config", None), "model_type", "")
+    names = (MODEL_MAPPING_NAMES.get(model_type), MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.get(model_type))
+    return type(model).__name__ in names
+
+
+def _bare(layout: Layout) -> Layout:
+    """The layout of a classifier's backbone: `vit.layers.0` is its `layers.0`."""
+    blocks = tuple(pattern.partition(r"\.")[2] for pattern in layout.blocks)
+    return Layout(blocks, (), tuple(pattern.partition(r"\.")[2] for pattern in layout.stem))
+
+
+def _behind_our_layers(model: Any, layout: Layout) -> Layout:
+    """The layout of a model with a head or pooling of ours: from the pooling on, everything is the head."""
+    prefix, head = f"model.{layout.prefix}", layout.head
+    if model.config.is_backbone:
+        blocks, stem = (tuple(re.escape(prefix) + each for each in ways) for ways in (layout.blocks, layout.stem))
+        return Layout(blocks, (r"task_\w+",), stem, tested=layout.tested)
+    if model.config.pool_layer:
+        first = f"model.{model.config.pool_layer}"
+        names = [name for name, _ in model.named_modules()]
+        after = names[names.index(first) :] + [name for name in names if name.endswith(".fc_norm")]
+        head += tuple(re.escape(name.removeprefix(prefix)) for name in after)
+    return Layout(layout.blocks, head, layout.stem, prefix, tested=layout.tested)
 
 
 def _timm_layout(timm_model: Any, prefix: str) -> Layout:
@@ -187,7 +230,7 @@ def check_forward_order(model: Any, parts: Sequence[Sequence[str]]) -> None:
     try:
         model.eval()
         with torch.no_grad():
-            model(**_empty_input(model))
+            model(**empty_input(model))
     except Exception as fault:
         raise UserError(
             f"The architecture {type(model).__name__} is unknown to hf_finetune, and the order of its blocks could "
@@ -208,11 +251,15 @@ def check_forward_order(model: Any, parts: Sequence[Sequence[str]]) -> None:
         )
 
 
-def _empty_input(model: Any) -> dict[str, torch.Tensor]:
+def empty_input(model: Any) -> dict[str, torch.Tensor]:
+    """One black image or a text of four tokens, as the model takes them."""
+    if isinstance(model.config, CustomHeadConfig):
+        return empty_input(model.model)
     device = next(model.parameters()).device
     if model.main_input_name == "pixel_values":
         timm_size = (getattr(model.config, "pretrained_cfg", None) or {}).get("input_size")
-        size = getattr(model.config, "image_size", None) or (timm_size[-1] if timm_size else 224)
+        config = getattr(model.config, "vision_config", model.config)
+        size = getattr(config, "image_size", None) or (timm_size[-1] if timm_size else 224)
         height, width = size if isinstance(size, tuple | list) else (size, size)
-        return {"pixel_values": torch.zeros(1, getattr(model.config, "num_channels", 3), height, width, device=device)}
+        return {"pixel_values": torch.zeros(1, getattr(config, "num_channels", 3), height, width, device=device)}
     return {"input_ids": torch.ones(1, 4, dtype=torch.long, device=device)}

@@ -1,8 +1,8 @@
-"""New output layers: a linear one, or a multilayer perceptron in its place."""
+"""New output layers and poolings: put into a model, renewed, found again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,22 +16,32 @@ from transformers import (
 )
 
 from hf_finetune.errors import UserError
-from hf_finetune.model.mlp_head import (
-    MlpHead,
-    MlpHeadConfig,
-    MlpHeadForImageClassification,
-    MlpHeadForSequenceClassification,
+from hf_finetune.model.custom_head import (
+    CustomHeadConfig,
+    CustomHeadForImageClassification,
+    CustomHeadForSequenceClassification,
 )
+from hf_finetune.model.custom_layers import CosineHead, MlpHead, NeighboursHead, make_head
 
 if TYPE_CHECKING:
     from hf_finetune.model.anatomy import Anatomy
-    from hf_finetune.recipes.schema import MlpHead as MlpHeadSettings
+    from hf_finetune.recipes.schema import Head as HeadSettings
     from hf_finetune.recipes.schema import Task
 
 # In a process that has hf_finetune, its own class reads such a folder and no remote code is needed.
-AutoConfig.register(MlpHeadConfig.model_type, MlpHeadConfig, exist_ok=True)
-AutoModelForImageClassification.register(MlpHeadConfig, MlpHeadForImageClassification, exist_ok=True)
-AutoModelForSequenceClassification.register(MlpHeadConfig, MlpHeadForSequenceClassification, exist_ok=True)
+AutoConfig.register(CustomHeadConfig.model_type, CustomHeadConfig, exist_ok=True)
+AutoModelForImageClassification.register(CustomHeadConfig, CustomHeadForImageClassification, exist_ok=True)
+AutoModelForSequenceClassification.register(CustomHeadConfig, CustomHeadForSequenceClassification, exist_ok=True)
+
+
+def auto_class(task: Task) -> Any:
+    """The transformers class that loads models of a task."""
+    return AutoModelForImageClassification if task == "image-classification" else AutoModelForSequenceClassification
+
+
+def brings_code(model: Any) -> bool:
+    """Whether a model, or the one inside a peft model, is saved with the code of its head beside it."""
+    return isinstance(getattr(model, "config", None), CustomHeadConfig)
 
 
 @contextmanager
@@ -49,14 +59,14 @@ def output_layer(model: nn.Module, anatomy: Anatomy) -> str:
         UserError: no layer of the head gives one value a label.
     """
     modules = dict(model.named_modules())
+    ours = [name for name, module in modules.items() if isinstance(module, MlpHead | CosineHead | NeighboursHead)]
     labels = model.config.num_labels  # type: ignore[union-attr]
     for name in reversed(anatomy.head.modules):
-        if isinstance(modules[name], MlpHead):
+        if name in ours:
             return name
-        if labels in (getattr(modules[name], "out_features", None), getattr(modules[name], "out_channels", None)):
-            inside_mlp = any(isinstance(modules[outer], MlpHead) and name.startswith(f"{outer}.") for outer in modules)
-            if not inside_mlp:
-                return name
+        outputs = (getattr(modules[name], "out_features", None), getattr(modules[name], "out_channels", None))
+        if labels in outputs and not any(name.startswith(f"{outer}.") for outer in ours):
+            return name
     raise UserError(
         f"{type(model).__name__} has no output layer with one value a label ({labels}); use another checkpoint."
     )
@@ -71,48 +81,75 @@ def renew(model: PreTrainedModel, name: str, seed: int) -> None:
         model._init_weights(layer)
 
 
-def with_mlp_head(
-    model: PreTrainedModel, layer: str, head: MlpHeadSettings, task: Task, seed: int
+def with_new_layers(
+    model: PreTrainedModel,
+    task: Task,
+    seed: int,
+    *,
+    head: HeadSettings | None = None,
+    pooling: Mapping[str, Any] | None = None,
+    layer: str = "",
+    scratch: bool = False,
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
-    """Puts an mlp in the place of a linear output layer.
+    """Puts a head, a pooling or both into a model, in a wrapper that saves and loads itself.
 
     Args:
-        model: a classification model.
-        layer: name of its output layer.
-        head: widths, activation, dropout.
+        model: a classification model, or a bare backbone.
         task: which of the two wrapper classes to use.
         seed: of the new weights.
+        head: of the recipe; None keeps the classifier's own.
+        pooling: `CustomHeadConfig`'s settings of the pooling and of what is around it; None keeps the classifier's own.
+        layer: name of the classifier's output layer; "" for a bare backbone.
+        scratch: whether all weights are random, those of a norm that moves behind the pooling too.
 
     Returns:
-        The model in its wrapper, which saves and loads itself, and the names of the new parameters.
+        The model in its wrapper, and the names of the new parameters.
 
     Raises:
-        UserError: the output layer is not linear.
+        UserError: the classifier's output layer is not linear and cannot be replaced.
     """
-    old = model.get_submodule(layer)
-    if not isinstance(old, nn.Linear):
-        raise UserError(
-            f"model.head.kind=mlp needs a linear output layer to replace, and {layer} of {type(model).__name__} is "
-            f"{type(old).__name__}. Use model.head.kind=linear, or another checkpoint."
-        )
-    settings: dict[str, Any] = {"hidden": list(head.hidden), "activation": head.activation, "dropout": head.dropout}
-    config = MlpHeadConfig(
-        base=model.config.to_dict(),
-        output_layer=layer,
-        in_features=old.in_features,
+    settings: dict[str, Any] = {"base_class": auto_class(task).__name__, **(pooling or {})}
+    if head is not None:
+        settings["head"] = head.model_dump(mode="json")
+        settings["output_layer"] = layer or None
+        if layer:
+            settings["in_features"] = _linear(model, layer, head.kind).in_features
+    base = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}  # may be a folder
+    config = CustomHeadConfig(
+        base=base,
         id2label=model.config.id2label,
         label2id=model.config.label2id,
         problem_type=model.config.problem_type,
         pad_token_id=getattr(model.config, "pad_token_id", None),
         **settings,
     )
-    kind = MlpHeadForImageClassification if task == "image-classification" else MlpHeadForSequenceClassification
+    kind = CustomHeadForImageClassification if task == "image-classification" else CustomHeadForSequenceClassification
+    with torch.device("meta"):
+        wrapper = kind(config)
+    before = {id(parameter): parameter for parameter in model.parameters()}  # held, so that no id is used again
     with seeded(seed):
-        with torch.device("meta"):
-            wrapper = kind(config)
-        mlp = MlpHead(old.in_features, out_features=old.out_features, **settings)
-        mlp.initialize()
-    model.set_submodule(layer, mlp)
-    wrapper.model = model
-    fresh = tuple(f"model.{layer}.{name}" for name, _ in mlp.named_parameters())
-    return wrapper, fresh
+        wrapper.equip(model)
+    fresh = [name for name, parameter in wrapper.named_parameters() if scratch or id(parameter) not in before]
+    return wrapper, tuple(fresh)
+
+
+def replace_head(wrapper: Any, layer: str, head: HeadSettings, seed: int) -> None:
+    """Another head, in place, for a model that has one of ours already."""
+    old = wrapper.get_submodule(layer)
+    if not isinstance(old, MlpHead | CosineHead | NeighboursHead):
+        old = _linear(wrapper, layer, head.kind)
+        wrapper.config.output_layer = layer.removeprefix("model.")
+    wrapper.config.head, wrapper.config.in_features = head.model_dump(mode="json"), old.in_features
+    with seeded(seed):
+        new = make_head(wrapper.config.head, old.in_features, old.out_features)
+    wrapper.set_submodule(layer, new)
+
+
+def _linear(model: PreTrainedModel, layer: str, kind: str) -> nn.Linear:
+    old = model.get_submodule(layer)
+    if not isinstance(old, nn.Linear):
+        raise UserError(
+            f"model.head.kind={kind} needs a linear output layer to replace, and {layer} of {type(model).__name__} is "
+            f"{type(old).__name__}. Use model.head.kind=linear, or another checkpoint."
+        )
+    return old

@@ -7,6 +7,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# peft's BOFT looks for a compiler of CUDA code, and torch complains where there is none.
+_NOISY = ("timm", "torch.utils.cpp_extension")
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
@@ -14,17 +17,18 @@ def quiet() -> Iterator[None]:
     from transformers.utils import logging as transformers_logging
 
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    timm_logger = logging.getLogger("timm")
-    timm_level = timm_logger.level
+    levels = {logger: logger.level for logger in map(logging.getLogger, _NOISY)}
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    timm_logger.setLevel(logging.ERROR)
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         transformers_logging.set_verbosity(verbosity)
-        timm_logger.setLevel(timm_level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
         if bars:
             transformers_logging.enable_progress_bar()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import tempfile
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
 from hf_finetune.errors import UserError
+from hf_finetune.model.adapter_files import ADAPTER_FILES, merged, save_adapter, without_adapters
 from hf_finetune.model.anatomy import find_anatomy
 from hf_finetune.model.checkpoint import LoadedModel, auto_class
 from hf_finetune.model.processors import limit_length, load_processor
@@ -22,8 +22,7 @@ from hf_finetune.model.sources import commit_of, loading, resolve_checkpoint
 if TYPE_CHECKING:
     from hf_finetune.recipes.schema import Task
 
-_ADAPTER = "default"
-_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+__all__ = ["load_finished", "save_pretrained", "without_adapters"]
 
 
 def save_pretrained(
@@ -58,13 +57,13 @@ def save_pretrained(
         if not hasattr(model, "peft_config"):
             _save_plain(model, scratch)  # type: ignore[arg-type]
         elif merge:
-            _save_plain(copy.deepcopy(model).merge_and_unload(), scratch)  # type: ignore[operator]
+            _save_plain(merged(model), scratch)
         else:
             _save_plain(without_adapters(model), scratch)
-            _save_adapter(model, scratch, base or str(folder.resolve()), revision if base else None)
+            save_adapter(model, scratch, base or str(folder.resolve()), revision if base else None)
         processor.save_pretrained(scratch)
         if merge or not hasattr(model, "peft_config"):
-            for name in _ADAPTER_FILES:  # an earlier adapter would be loaded on top of this model
+            for name in ADAPTER_FILES:  # an earlier adapter would be loaded on top of this model
                 (folder / name).unlink(missing_ok=True)
         for file in sorted(Path(scratch).iterdir(), key=lambda file: file.name == "config.json"):
             file.chmod(0o666 & ~_umask())  # safetensors writes for the owner alone
@@ -88,40 +87,14 @@ def _save_plain(model: PreTrainedModel, folder: str) -> None:
     model.save_pretrained(folder, state_dict=state)
 
 
-def without_adapters(model: Any) -> PreTrainedModel:
-    """The base model of a peft model: its unchanged backbone under the names it had, with the trained head.
-
-    Args:
-        model: a peft model; it is left as it is, and its tensors are shared.
-    """
-    tuned = model.get_base_model()
-    state = {}
-    for name, tensor in tuned.state_dict().items():
-        if ".lora_" in name or ".original_module." in name:
-            continue
-        state[name.replace(f".modules_to_save.{_ADAPTER}.", ".").replace(".base_layer.", ".")] = tensor
-    with torch.device("meta"):
-        plain = type(tuned)(copy.deepcopy(tuned.config))
-    plain.load_state_dict(state, assign=True)
-    return plain
-
-
-def _save_adapter(model: Any, folder: str, base: str, revision: str | None) -> None:
-    config = model.peft_config[_ADAPTER]
-    before = config.base_model_name_or_path, config.revision
-    config.base_model_name_or_path, config.revision = base, revision
-    try:
-        model.save_pretrained(folder, save_embedding_layers=False)
-    finally:
-        config.base_model_name_or_path, config.revision = before
-    Path(folder, "README.md").unlink(missing_ok=True)  # peft's empty model card; the run writes its own
-
-
-def load_finished(path_or_id: str | Path, *, trust_remote_code: bool = False) -> LoadedModel:
+def load_finished(
+    path_or_id: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
+) -> LoadedModel:
     """Loads a finished run, or any classification model of the Hub, as it is: no new head.
 
     Args:
         path_or_id: a folder with config.json, a Hub id, or `package:NAME`.
+        revision: commit, tag or branch of a Hub model.
         trust_remote_code: allow the model's own Python code to run; the mlp heads of this package do not need it.
 
     Raises:
@@ -129,15 +102,16 @@ def load_finished(path_or_id: str | Path, *, trust_remote_code: bool = False) ->
     """
     name = str(path_or_id)
     path = resolve_checkpoint(name)
-    with quiet(), loading(name):
-        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    with quiet(), loading(name, revision):
+        config = AutoConfig.from_pretrained(path, **hub)
         task = _task_of(config, name)
         model, info = auto_class(task).from_pretrained(
             path,
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
-            trust_remote_code=trust_remote_code,
+            **hub,
         )
     lacking = sorted(set(info["missing_keys"]) & {key for key, _ in model.named_parameters()})
     if lacking:
@@ -145,9 +119,9 @@ def load_finished(path_or_id: str | Path, *, trust_remote_code: bool = False) ->
             f"{name} has no weights for {', '.join(lacking[:5])}: it is not a finished {task} model. Fine-tune it "
             "first."
         )
-    processor = load_processor(path, name, task, trust_remote_code=trust_remote_code)
+    processor = load_processor(path, name, task, **hub)
     limit_length(model, processor)
-    return LoadedModel(model.eval(), processor, (), commit_of(path, None), find_anatomy(model))
+    return LoadedModel(model.eval(), processor, (), commit_of(path, revision), find_anatomy(model))
 
 
 def _task_of(config: Any, name: str) -> Task:
