@@ -1,5 +1,6 @@
 """A Trainer over a tiny model and fixed samples, the same every time."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import TrainingArguments
 
 from hf_finetune.strategy import apply_strategy
 from hf_finetune.training.arguments import build_arguments
+from hf_finetune.training.optimizers import plain_optimizer
 from hf_finetune.training.trainer import FinetuneTrainer
 
 NAMES = ["a", "b", "c"]
@@ -47,9 +49,13 @@ def trainer(
     patience: int | None = None,
     precision: str = "no",
     eval_dataset: Dataset | None = None,
+    extra: dict[str, Any] | None = None,
     **training: Any,
 ) -> FinetuneTrainer:
-    """A Trainer in `folder`; `still` turns dropout off and holds BatchNorm, so that batches can be compared."""
+    """A Trainer in `folder`; `still` turns dropout off and holds BatchNorm, so that batches can be compared.
+
+    `extra` goes to FinetuneTrainer as it is; its "callbacks" is a function of the applied strategy.
+    """
     checkpoint = folder / "pretrained"
     if not checkpoint.exists():
         save_checkpoint(family, checkpoint)
@@ -67,8 +73,9 @@ def trainer(
     torch.manual_seed(0)
     applied = apply_strategy(loaded, recipe)
     if still:
-        applied.still = tuple(name for name, module in applied.model.named_modules() if hasattr(module, "running_mean"))
-        applied.hold_still()
+        norms = tuple(name for name, module in applied.model.named_modules() if hasattr(module, "running_mean"))
+        applied.stages = tuple(replace(stage, still=norms) for stage in applied.stages)
+        applied.enter(0)
     return FinetuneTrainer(
         applied,
         arguments,
@@ -79,6 +86,8 @@ def trainer(
         compute_metrics=accuracy,
         precision=precision,  # type: ignore[arg-type]
         patience=patience,
+        plain_optimizer=plain_optimizer(recipe),
+        **{name: value(applied) if name == "callbacks" else value for name, value in (extra or {}).items()},
     )
 
 

@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) by peft, on transformers and convolutional nets alike."""
+"""Adapters by peft on transformers and convolutional nets alike: where they go, and what their parameters are."""
 
 from __future__ import annotations
 
@@ -9,66 +9,68 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from hf_finetune.errors import UserError
+from hf_finetune.model.adapter_files import remember_start
 from hf_finetune.model.heads import seeded
 from hf_finetune.model.quiet import quiet
+from hf_finetune.strategy.peft_methods import LORA, Method, configuration, ends_with, method_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from hf_finetune.model.anatomy import Anatomy
-    from hf_finetune.recipes.schema import Lora
+    from hf_finetune.recipes.schema import Lora, Peft
+
+_ADAPTER_PARAMETER = re.compile(r"\.(lora|ia3|vera|hada|lokr|oft|boft)_[A-Za-z0-9_]+\..*$")
 
 
-def add_lora(model: PreTrainedModel, anatomy: Anatomy, settings: Lora, seed: int) -> tuple[Any, set[str]]:
+def add_adapters(model: PreTrainedModel, anatomy: Anatomy, settings: Lora | Peft, seed: int) -> tuple[Any, set[str]]:
     """Adapts the blocks of a model and leaves its head to learn whole.
 
-    Without `targets`, every linear layer and every dense convolution of the blocks is adapted: attention and mlp of a
-    transformer ("QLoRA-style" all-linear; Dettmers et al. 2023, arXiv:2305.14314, section 4), pointwise and full
-    convolutions of a convolutional net. Depthwise and other grouped convolutions are not: they are small, and peft
-    cannot merge them. XLNet keeps its attention weights outside of layers; there the feed-forward layers are adapted.
+    Without `targets`, every linear layer and every dense convolution of the blocks is adapted that the method can:
+    attention and mlp of a transformer ("QLoRA-style" all-linear; Dettmers et al. 2023, arXiv:2305.14314, section 4),
+    pointwise and full convolutions of a convolutional net. Depthwise and other grouped convolutions are not: they are
+    small, and peft cannot merge them. XLNet keeps its attention weights outside of layers; there the feed-forward
+    layers are adapted.
 
     Args:
         model: changed in place.
         anatomy: of that model.
-        settings: rank, alpha, dropout, targets.
-        seed: of the adapters' first matrices; the second are zero, so the model's output does not change.
+        settings: the method with its rank, targets and options.
+        seed: of what the method draws at random; whatever it draws, the model's output does not change.
 
     Returns:
         The peft model, and the names in `model` of the layers that were adapted.
 
     Raises:
-        UserError: the targets match nothing, the model has adapters already, or it is a MobileNet with TensorFlow's
-            padding and the adapters are not to be merged.
+        UserError: the targets match nothing, the method cannot adapt this model, the model has adapters already, or it
+            is a MobileNet with TensorFlow's padding and the adapters are not to be merged.
     """
-    from peft import LoraConfig, TaskType, get_peft_model
+    from peft import get_peft_model
 
+    method = method_of(settings)
     if _has_adapters(model):
         raise UserError(
-            "strategy=lora: this checkpoint carries adapters already. Merge them first (a run with "
+            f"{method.said}: this checkpoint carries adapters already. Merge them first (a run with "
             "strategy.merge=true saves a merged "
             "model), or take the checkpoint that they were made for."
         )
-    targets = choose_targets(model, anatomy, settings.targets)
+    targets = choose_targets(model, anatomy, settings.targets, method)
     pads = any(getattr(getattr(module, "config", None), "tf_padding", False) for module in model.modules())
     if pads and not settings.merge:
         raise UserError(
-            "strategy=lora: this MobileNet computes TensorFlow's padding (tf_padding) from its convolutions' "
+            f"{method.said}: this MobileNet computes TensorFlow's padding (tf_padding) from its convolutions' "
             "strides, which "
             "peft's adapters hide, so saved adapters could not be loaded again. Set strategy.merge=true."
         )
-    conv1d = type(model.get_submodule(targets[0])).__name__ == "Conv1D"
-    config = LoraConfig(
-        r=settings.r,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]
-        lora_dropout=settings.dropout,
-        target_modules=targets,
-        modules_to_save=head_modules(model, anatomy),
-        # Only text has a task type in peft; with it, peft's auto class for sequence classification loads the adapter.
-        task_type=None if model.main_input_name == "pixel_values" else TaskType.SEQ_CLS,
-        fan_in_fan_out=conv1d,
-    )
-    with quiet(), seeded(seed):
-        adapted = get_peft_model(model, config)
+    text = model.main_input_name != "pixel_values"
+    config = configuration(settings, model, targets, head_modules(model, anatomy), seed, text=text)
+    try:
+        with quiet(), seeded(seed):
+            adapted = get_peft_model(model, config)
+    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise UserError(f"{method.said}: peft cannot adapt {type(model).__name__} so: {error}") from error
+    if getattr(config, "init_lora_weights", None) == "pissa":
+        remember_start(adapted)
     if pads:
         _show_geometry(adapted.get_base_model(), targets)
     return adapted, set(targets)
@@ -83,7 +85,9 @@ def _show_geometry(model: nn.Module, targets: Collection[str]) -> None:
             layer.stride, layer.kernel_size, layer.dilation = base.stride, base.kernel_size, base.dilation
 
 
-def choose_targets(model: nn.Module, anatomy: Anatomy, endings: Collection[str] | None) -> list[str]:
+def choose_targets(
+    model: nn.Module, anatomy: Anatomy, endings: Collection[str] | None, method: Method = LORA
+) -> list[str]:
     """Names of the layers to adapt.
 
     Args:
@@ -91,28 +95,34 @@ def choose_targets(model: nn.Module, anatomy: Anatomy, endings: Collection[str] 
         anatomy: its parts.
         endings: last pieces of module names, such as "q_proj" or "attention.output.dense"; None for the default.
             Layers of the stem are adapted only where an ending names them; the head never is, it learns whole.
+        method: what adapts them.
 
     Raises:
-        UserError: an ending matches no layer that can be adapted.
+        UserError: the blocks have no layer that the method adapts, or an ending matches none.
     """
     modules = dict(model.named_modules())
-    in_blocks = [name for block in anatomy.blocks for name in block.modules if _adaptable(modules[name])]
+    in_blocks = [name for block in anatomy.blocks for name in block.modules if method.fits(modules[name])]
     if endings is None:
         if not in_blocks:
             raise UserError(
-                f"strategy=lora: {type(model).__name__} has no linear layer or dense convolution in its blocks."
+                f"{method.said} adapts {method.layers_in_words}, and the blocks of {type(model).__name__} have none"
+                + (
+                    ". Use strategy=full, or another checkpoint."
+                    if "conv2d" in method.layers
+                    else "; use strategy=lora (or variant=dora), or strategy=peft with method ia3, loha, lokr or boft, "
+                    "which adapt convolutions."
+                )
             )
         return in_blocks
-    everywhere = [name for name in anatomy.stem.modules if _adaptable(modules[name])] + in_blocks
-    unmatched = [ending for ending in endings if not any(_ends_with(name, ending) for name in everywhere)]
+    everywhere = [name for name in anatomy.stem.modules if method.fits(modules[name])] + in_blocks
+    unmatched = [ending for ending in endings if not any(ends_with(name, ending) for name in everywhere)]
     if unmatched:
         candidates = sorted({re.sub(r"^(.*\.)?(?=[^.]*[A-Za-z])", "", name) for name in everywhere})
         raise UserError(
-            f"strategy.targets={', '.join(unmatched)} matches no layer of {type(model).__name__} that can be adapted "
-            "(linear layers "
-            f"and convolutions without groups, outside the head). There are: {', '.join(candidates)}."
+            f"strategy.targets={', '.join(unmatched)} matches no layer of {type(model).__name__} that {method.said} "
+            f"can adapt ({method.layers_in_words}, outside the head). There are: {', '.join(candidates) or 'none'}."
         )
-    return [name for name in everywhere if any(_ends_with(name, ending) for ending in endings)]
+    return [name for name in everywhere if any(ends_with(name, ending) for ending in endings)]
 
 
 def head_modules(model: nn.Module, anatomy: Anatomy) -> list[str]:
@@ -135,22 +145,29 @@ def plain_name(name: str, known: Collection[str]) -> str:
     if name in known:
         return name
     name = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
-    name = re.sub(r"\.(modules_to_save\.[^.]+|original_module)\.", ".", name)
-    name = re.sub(r"\.lora_[A-Za-z_]+\..*$", ".weight", name)
+    name = head_name(name)
+    name = _ADAPTER_PARAMETER.sub(".weight", name)
     if name not in known:
         raise KeyError(name)
     return name
 
 
-def _adaptable(module: nn.Module) -> bool:
-    if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D":
-        return True
-    return isinstance(module, nn.Conv2d) and module.groups == 1 and set(module.dilation) == {1}
+def head_name(name: str) -> str:
+    """The name in the base model of a module or parameter of the head, of which peft keeps the original and a copy."""
+    return re.sub(r"\.(modules_to_save\.[^.]+|original_module)(?=\.|$)", "", name)
 
 
-def _ends_with(name: str, ending: str) -> bool:
-    return name == ending or name.endswith(f".{ending}")
+def b_matrix(name: str) -> bool:
+    """Whether this parameter of a peft model is a LoRA's second matrix, the one that starts at zero."""
+    return ".lora_B." in name
+
+
+def is_scale(name: str) -> bool:
+    """Whether this parameter of a peft model multiplies outputs and starts at 1, or at a norm: no weight to decay."""
+    return any(f".{kind}." in name for kind in ("lora_magnitude_vector", "ia3_l", "boft_s"))
 
 
 def _has_adapters(model: nn.Module) -> bool:
-    return any(".lora_" in name for name, _ in model.named_parameters())
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return any(isinstance(module, BaseTunerLayer) for module in model.modules())

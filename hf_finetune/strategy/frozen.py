@@ -34,10 +34,27 @@ def release(module: nn.Module) -> None:
         inner.__dict__.pop("train", None)
 
 
+def held_still(model: nn.Module) -> tuple[str, ...]:
+    """Names of the modules that are held still."""
+    return tuple(name for name, module in model.named_modules() if name and "train" in module.__dict__)
+
+
 def require_gradients(model: nn.Module, names: Collection[str]) -> None:
     """Lets the named parameters learn, and no others."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
+
+
+def remember_learning(model: nn.Module, names: Collection[str]) -> None:
+    """Writes down on a model which parameters learn at any time of the run; a stage may freeze some for a while."""
+    model.__dict__["_learning_at_any_time"] = frozenset(names)
+
+
+def ever_learning(model: nn.Module) -> frozenset[str]:
+    """Names of the parameters that learn at any time of the run: as written down, or else those that learn now."""
+    now = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+    found: frozenset[str] = model.__dict__.get("_learning_at_any_time", now)
+    return found
 
 
 def modules_of(model: nn.Module, parts: Iterable[Part]) -> tuple[str, ...]:
