@@ -17,7 +17,7 @@ from data_samples import (  # noqa: F401
 )
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 
-from hf_finetune.data import checks, decode_image, load_data
+from hf_finetune.data import checks, decode_image, load_data, passes
 from hf_finetune.errors import DataError
 
 
@@ -213,8 +213,8 @@ def test_several_processes_find_the_same(monkeypatch):
     values[7] = ""
     source = texts(values)
     alone = checks.inspect(source)
-    monkeypatch.setitem(checks._MANY, "text", 1)
-    monkeypatch.setattr(checks.os, "cpu_count", lambda: 2)
+    monkeypatch.setitem(passes._MANY, "text", 1)
+    monkeypatch.setattr(passes.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(checks, "_VERSION", "two processes")
     assert checks.inspect(source) == alone
     assert alone.reasons[7] == "the text is empty"

@@ -305,3 +305,17 @@ def test_a_model_without_class_names_takes_every_row_in_the_datas_order(tmp_path
     pd.DataFrame({"text": texts(10), "label": ["bad", "good"] * 5}).to_csv(tmp_path / "a.csv", index=False)
     assert evaluate_command(str(tmp_path / "model"), [f"data.dataset={tmp_path / 'a.csv'}"])["samples"] == 10
     assert "in the data's order: bad, good" in capsys.readouterr().err
+
+
+def test_a_model_that_has_predicted_can_still_be_trained_in_the_same_process():
+    """BEiT caches its position indices: made in inference mode, they could not be used in a later training."""
+    from model_samples import batch, tiny
+
+    from hf_finetune.evaluation.predict import predict_logits
+
+    net = tiny("beit", 3)
+    inputs = batch("beit", 4)
+    labels = inputs.pop("labels")
+    rows = [{name: column[row] for name, column in inputs.items()} for row in range(4)]
+    predict_logits(net.eval(), rows, lambda items: {n: torch.stack([i[n] for i in items]) for n in items[0]})
+    net.train()(**inputs, labels=labels % 3).loss.backward()

@@ -7,10 +7,11 @@ from hf_finetune.data.labels import LabelSpace
 from hf_finetune.data.load import TaskData, load_data
 from hf_finetune.data.scored_rows import labels_of, load_test
 from hf_finetune.data.sources import MEMORY
-from hf_finetune.data.text_samples import TextCollator, text_samples
+from hf_finetune.data.text_samples import TEXT_OF_WINDOW, TextCollator, text_samples
 
 __all__ = [
     "MEMORY",
+    "TEXT_OF_WINDOW",
     "Columns",
     "LabelSpace",
     "TaskData",

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset, Features, Value
-from datasets.fingerprint import Hasher
 from PIL import Image
 
+from hf_finetune.data.bands import is_bands, load_bands
 from hf_finetune.data.images import decode_image
+from hf_finetune.data.passes import cached_pass
 from hf_finetune.errors import DataError
 
 _NAMED = 10  # broken rows that an error names
-_VERSION = "1"  # of what is looked at; part of the cache's key
-_FEATURES = Features({"reason": Value("string"), "digest": Value("string"), "coloured": Value("bool")})
-# Rows from which several processes are worth their start.
-_MANY = {"image": 20_000, "text": 500_000}
+_VERSION = "2"  # of what is looked at; part of the cache's key
+_FEATURES = Features(
+    {"reason": Value("string"), "digest": Value("string"), "coloured": Value("bool"), "plain": Value("bool")}
+)
 
 
 @dataclass(frozen=True)
@@ -34,11 +32,13 @@ class Inspection:
         reasons: why a row cannot be used; None where it can.
         digests: hash of the decoded pixels or of the stripped text and its pair, so that exact copies are equal.
         coloured: whether an image shows colour; False for text.
+        plain: whether all pixels of an image are equal; False for text.
     """
 
     reasons: list[str | None]
     digests: list[str]
     coloured: list[bool]
+    plain: list[bool]
 
     def select(self, places: Sequence[int]) -> Inspection:
         """What was found in these rows of the split."""
@@ -46,52 +46,15 @@ class Inspection:
             [self.reasons[place] for place in places],
             [self.digests[place] for place in places],
             [self.coloured[place] for place in places],
+            [self.plain[place] for place in places],
         )
 
 
 def inspect(split: Dataset) -> Inspection:
-    """Decode every image fully, or check every text, once; the result is kept in the cache of `datasets`.
-
-    The cache knows a row by the data set's fingerprint and, for images in files of their own, each file's size and
-    date.
-    """
-    kind = "image" if "image" in split.column_names else "text"
-    content = split.select_columns([name for name in ("image", "text", "text_pair") if name in split.column_names])
-    key = Hasher.hash([_VERSION, content._fingerprint, _stamps(content) if kind == "image" else None])
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / "hf_finetune"
-    folder.mkdir(parents=True, exist_ok=True)
-    workers = (os.cpu_count() or 1) if len(content) >= _MANY[kind] else None
-    looked = content.map(
-        _inspect_images if kind == "image" else _inspect_texts,
-        batched=True,
-        batch_size=256,
-        remove_columns=content.column_names,
-        features=_FEATURES,
-        num_proc=workers if workers != 1 else None,
-        cache_file_name=str(folder / f"inspection-{key}.arrow"),
-        new_fingerprint=key,
-        desc="Checking rows",
-    )
-    columns = looked.with_format("arrow")[:]
-    return Inspection(*(columns[name].to_pylist() for name in ("reason", "digest", "coloured")))
-
-
-def _stamps(content: Dataset) -> list[tuple[str | None, int, int]]:
-    """Path, size and time of change of the images that are files of their own."""
-    stamps: list[tuple[str | None, int, int]] = []
-    for batch in content.with_format("arrow").iter(batch_size=1024):
-        images = batch["image"]
-        alone = images.filter(pc.is_null(pc.struct_field(images, "bytes")))
-        stamps += map(_stamp, pc.struct_field(alone, "path").to_pylist())
-    return stamps
-
-
-def _stamp(path: str | None) -> tuple[str | None, int, int]:
-    try:
-        status = Path(path or "").stat()
-    except OSError:
-        return path, -1, -1
-    return path, status.st_size, status.st_mtime_ns
+    """Decode every image fully, or check every text, once; the result is kept in the cache of `datasets`."""
+    look = _inspect_images if "image" in split.column_names else _inspect_texts
+    found = cached_pass(split, look, _FEATURES, "inspection", _VERSION, "Checking rows")
+    return Inspection(found["reason"], found["digest"], found["coloured"], found["plain"])
 
 
 def _inspect_images(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -100,18 +63,25 @@ def _inspect_images(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         "reason": [row[0] for row in rows],
         "digest": [row[1] for row in rows],
         "coloured": [row[2] for row in rows],
+        "plain": [row[3] for row in rows],
     }
 
 
-def _inspect_image(value: Any) -> tuple[str | None, str, bool]:
+def _inspect_image(value: Any) -> tuple[str | None, str, bool, bool]:
     try:
+        if is_bands(value):
+            bands = load_bands(value)
+            digest = hashlib.blake2b(bands.tobytes(), digest_size=16, key=repr(bands.shape).encode()).hexdigest()
+            return None, digest, False, bool(bands.min() == bands.max())
         image = decode_image(value)
     except OSError as error:
         # Pillow names the object in memory by its address; the address says nothing to the reader.
         reason = "it is not an image" if "cannot identify image file" in str(error) else str(error)
-        return f"the image cannot be decoded: {reason}", "", False
+        return f"the image cannot be decoded: {reason}", "", False, False
     digest = hashlib.blake2b(image.tobytes(), digest_size=16, key=b"%dx%d" % image.size).hexdigest()
-    return None, digest, _shows_colour(image)
+    extrema: Any = image.getextrema()  # (lowest, highest) of each channel
+    is_plain = all(lowest == highest for lowest, highest in extrema)
+    return None, digest, _shows_colour(image), is_plain
 
 
 def _shows_colour(image: Image.Image) -> bool:
@@ -122,7 +92,13 @@ def _shows_colour(image: Image.Image) -> bool:
 
 def _inspect_texts(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     rows = [_inspect_text(values) for values in zip(*batch.values(), strict=True)]
-    return {"reason": [row[0] for row in rows], "digest": [row[1] for row in rows], "coloured": [False] * len(rows)}
+    never = [False] * len(rows)
+    return {
+        "reason": [row[0] for row in rows],
+        "digest": [row[1] for row in rows],
+        "coloured": never,
+        "plain": never,
+    }
 
 
 def _inspect_text(values: Sequence[str | None]) -> tuple[str | None, str]:
@@ -148,9 +124,23 @@ def broken_rows(
     for place, (row, reason) in enumerate(zip(split["id"][:], inspection.reasons, strict=True)):
         reasons = [text for text in (reason, label_reasons.get(row)) if text]
         if reasons:
-            path = split[place]["image"]["path"] if "image" in split.column_names and split[place]["image"] else None
+            path = path_of(split, place)
             broken.append({"split": name, "row": row, "path": path, "reason": "; ".join(reasons)})
     return broken
+
+
+def path_of(split: Dataset, place: int) -> str | None:
+    """The file of a row's image; None for texts and images that are in no file of their own."""
+    image = split[place]["image"] if "image" in split.column_names else None
+    return image["path"] if image else None
+
+
+def paths_of(split: Dataset) -> list[str | None]:
+    """`path_of` of every row, without reading the images."""
+    if "image" not in split.column_names:
+        return [None] * len(split)
+    batches = split.select_columns(["image"]).with_format("arrow").iter(batch_size=1024)
+    return [path for batch in batches for path in pc.struct_field(batch["image"], "path").to_pylist()]
 
 
 def refuse(broken: Sequence[Mapping[str, Any]], used: int) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Array2D, Array3D, ClassLabel, Dataset, Image, LargeList, List, Value
 
+from hf_finetune.data.bands import holds_arrays
 from hf_finetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ def find_columns(train: Dataset, task: str, data: Data) -> Columns:
     if task == "image-classification":
         image = data.image or _only(train, "image", _image_columns(train), exclude=(data.label,))
         if not _can_hold_image(train, image):
-            raise DataError(f"data.image={image}: the column does not hold images or paths of images.\n{_table(train)}")
+            raise DataError(
+                f"data.image={image}: the column does not hold images, paths of images or arrays.\n{_table(train)}"
+            )
         return Columns(image=image, label=data.label or _find_label(train, exclude=(image,)))
     label = data.label or _find_label(train, exclude=(data.text, data.text_pair), quiet=data.text is None)
     taken = (label, data.text_pair)
@@ -155,7 +158,7 @@ def _text_columns(split: Dataset) -> list[str]:
 
 
 def _image_columns(split: Dataset) -> list[str]:
-    typed = [name for name, feature in split.features.items() if isinstance(feature, Image)]
+    typed = [name for name, feature in split.features.items() if isinstance(feature, (Image, Array3D))]
     if typed:
         return typed
     return [name for name in split.column_names if holds_paths(split, name) or _is_bytes(split.features[name])]
@@ -164,7 +167,7 @@ def _image_columns(split: Dataset) -> list[str]:
 def _can_hold_image(split: Dataset, name: str) -> bool:
     feature = split.features[name]
     is_record = isinstance(feature, dict) and set(feature) == {"bytes", "path"}
-    return isinstance(feature, Image) or _is_text(feature) or _is_bytes(feature) or is_record
+    return isinstance(feature, Image) or _is_text(feature) or _is_bytes(feature) or is_record or holds_arrays(feature)
 
 
 def _is_bytes(feature: Any) -> bool:

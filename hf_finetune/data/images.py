@@ -15,8 +15,8 @@ _BROKEN = (SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 
-def decode_image(value: bytes | str | Path | dict[str, Any] | Image.Image) -> Image.Image:
-    """Decode an image fully, turn it upright by its EXIF tag and make it RGB.
+def decode_image(value: bytes | str | Path | dict[str, Any] | Image.Image, mode: str = "RGB") -> Image.Image:
+    """Decode an image fully, turn it upright by its EXIF tag and make it RGB (or L, or RGBA).
 
     For images of 8 bits a channel the result equals `transformers.image_utils.load_image`, which pipelines use (an
     alpha channel is dropped, a palette looked up, CMYK converted). Greater depths, which Pillow would clip to white,
@@ -24,30 +24,36 @@ def decode_image(value: bytes | str | Path | dict[str, Any] | Image.Image) -> Im
 
     Args:
         value: encoded bytes, a path, the `{"bytes", "path"}` of `datasets.Image(decode=False)`, or a PIL image.
+        mode: of the answer.
 
     Raises:
         OSError: if there is no image, or if it cannot be decoded to its last row.
     """
     try:
-        image = _open(value)
+        image = open_image(value)
         image.load()
         image = ImageOps.exif_transpose(image)
         if image.mode in _DEEP_MODES:
             image = _to_eight_bits(image)
         elif image.mode == "P" and "transparency" in image.info:
             image = image.convert("RGBA")  # the same pixels, without Pillow's warning
-        return image.convert("RGB")
+        return image.convert(mode)
     except OSError:
         raise
     except _BROKEN as error:
         raise OSError(str(error) or type(error).__name__) from error
 
 
-def _open(value: bytes | str | Path | dict[str, Any] | Image.Image | None) -> Image.Image:
+def open_image(value: bytes | str | Path | dict[str, Any] | Image.Image | None) -> Image.Image:
+    """An image as it is stored, its header read and its pixels not yet.
+
+    Raises:
+        OSError: there is no image, or none that Pillow knows.
+    """
     if isinstance(value, Image.Image):
         return value
     if isinstance(value, dict):
-        return _open(value["bytes"] if value.get("bytes") is not None else value.get("path"))
+        return open_image(value["bytes"] if value.get("bytes") is not None else value.get("path"))
     if value is None:
         raise OSError("there is no image")
     if isinstance(value, bytes):

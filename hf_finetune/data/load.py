@@ -11,6 +11,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 
 from hf_finetune.data.checks import Inspection, broken_rows, count_copies, inspect, refuse
+from hf_finetune.data.cleaning import Cleaning
 from hf_finetune.data.columns import Columns, find_columns
 from hf_finetune.data.labels import LabelSpace
 from hf_finetune.data.ranks import first_on_each_machine
@@ -42,6 +43,7 @@ class TaskData:
         skipped: rows left out by data.on_error=skip, as {"split", "row", "path", "reason"}.
         warnings: lines for the user.
         fingerprint: changes when any row's content, number, label, or the label names change.
+        cleaning: what data.clean has dropped; None where it is off.
     """
 
     train: Dataset
@@ -53,6 +55,7 @@ class TaskData:
     skipped: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     fingerprint: str = ""
+    cleaning: Cleaning | None = None
 
 
 def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> TaskData:
@@ -70,7 +73,8 @@ def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Ta
         data = settle_splits(data, splits)
         columns = find_columns(take_split(splits, data.train_split, "data.train_split"), recipe.task, data)
         labels, sources = encode_splits(splits, data, columns)
-        chosen = choose_rows(sources, labels, data, recipe.seed)
+        cleaning = None if data.clean is None else Cleaning(data.clean, labels, recipe.seed)
+        chosen = choose_rows(sources, labels, data, recipe.seed, cleaning)
         looked = {role: inspect(source.rows) for role, source in chosen.items()}
         kept, looked, skipped = leave_out_broken(chosen, looked, data.on_error)
     return TaskData(
@@ -83,6 +87,7 @@ def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Ta
         skipped=skipped,
         warnings=_warnings(kept, looked, labels),
         fingerprint=_fingerprint(kept, looked, labels),
+        cleaning=cleaning,
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from datasets import Dataset, Image, List, Value
 
+from hf_finetune.data.bands import encode_arrays, holds_arrays
 from hf_finetune.data.columns import Columns
 from hf_finetune.data.label_columns import RawLabels, encode_labels, find_label_space, read_labels
 from hf_finetune.data.labels import LabelSpace
@@ -17,6 +18,7 @@ from hf_finetune.data.splits import hold_out, subset
 from hf_finetune.errors import DataError
 
 if TYPE_CHECKING:
+    from hf_finetune.data.cleaning import Cleaning
     from hf_finetune.recipes.schema import Data
 
 # Names that a source does not use, until its own columns are left out.
@@ -54,7 +56,7 @@ def encode_splits(
     named = {"train": data.train_split, "validation": data.validation, "test": data.test_split}
     keys = {"train": "data.train_split", "validation": "data.validation", "test": "data.test_split"}
     found = {role: take_split(splits, name, keys[role]) for role, name in named.items() if isinstance(name, str)}
-    raw = {role: _read_labels(split, str(named[role]), columns) for role, split in found.items()}
+    raw = {role: labels_of(split, str(named[role]), columns) for role, split in found.items()}
     labels = find_label_space(raw["train"], columns.label, data.problem_type)
     return labels, {
         role: _encode(split, str(named[role]), raw[role], columns, labels, "the train split has not")
@@ -66,7 +68,7 @@ def encode_for(labels: LabelSpace, split: Dataset, name: str, columns: Columns) 
     """One split, encoded in the labels that a finished model knows."""
     listed = ", ".join(labels.names[:20]) + (f", ... ({labels.num_labels:,})" if labels.num_labels > 20 else "")
     stranger = f"the model does not know (it knows: {listed})"
-    raw = _read_labels(split, name, columns)
+    raw = labels_of(split, name, columns)
     if raw.multi_hot_width == labels.num_labels and labels.names == tuple(map(str, range(labels.num_labels))):
         labels = replace(labels, multi_hot=True)
     return _encode(split, name, _respelled(raw, labels.names), columns, labels, stranger)
@@ -98,10 +100,15 @@ def _encode(
             f"The split {name} has no labels: all {len(targets):,} rows of '{columns.label}' are missing or unusable "
             f"({next(iter(reasons.values()))}). Name another split."
         )
-    return LabeledSplit(name, _canonical(split, columns, targets, labels), targets, reasons)
+    return LabeledSplit(name, canonical_rows(split, columns, targets, labels), targets, reasons)
 
 
-def _read_labels(split: Dataset, name: str, columns: Columns) -> RawLabels:
+def labels_of(split: Dataset, name: str, columns: Columns) -> RawLabels:
+    """The label column of a split as it stands.
+
+    Raises:
+        DataError: a column is missing, or cannot hold labels.
+    """
     wanted = [column for column in (columns.image, columns.text, columns.text_pair, columns.label) if column]
     if missing := [column for column in wanted if column not in split.column_names]:
         raise DataError(
@@ -110,14 +117,23 @@ def _read_labels(split: Dataset, name: str, columns: Columns) -> RawLabels:
     return read_labels(split, columns.label)
 
 
-def _canonical(split: Dataset, columns: Columns, targets: Sequence[Any], labels: LabelSpace) -> Dataset:
-    """The split with the columns id, image or text (and text_pair), label; content is neither copied nor decoded."""
+def canonical_rows(split: Dataset, columns: Columns, targets: Sequence[Any], labels: LabelSpace) -> Dataset:
+    """The split with the columns id, image or text (and text_pair), label; content is neither copied nor decoded.
+
+    Args:
+        split: as it stands in the source.
+        columns: names of the inputs in it.
+        targets: a label for each row; None where there is none.
+        labels: decides the type of the label column.
+    """
     inputs = {getattr(columns, role): role for role in ("image", "text", "text_pair") if getattr(columns, role)}
     number = Value("int64") if labels.problem_type == "single_label_classification" else Value("float64")
     is_vector = any(isinstance(target, list) for target in targets)
     rows = split.with_format(None)
     if columns.image:
         # Before columns are left out: `cast` loses the rows of a joined table if one of its parts has no column left.
+        if holds_arrays(rows.features[columns.image]):
+            rows = encode_arrays(rows, columns.image)
         rows = rows.cast_column(columns.image, Image(decode=False))
     rows = rows.add_column(_ID, np.arange(len(rows)), feature=Value("int64"))
     rows = rows.add_column(_LABEL, list(targets), feature=List(number) if is_vector else number)
@@ -125,9 +141,12 @@ def _canonical(split: Dataset, columns: Columns, targets: Sequence[Any], labels:
 
 
 def choose_rows(
-    sources: Mapping[str, LabeledSplit], labels: LabelSpace, data: Data, seed: int
+    sources: Mapping[str, LabeledSplit], labels: LabelSpace, data: Data, seed: int, cleaning: Cleaning | None = None
 ) -> dict[str, LabeledSplit]:
-    """The rows of each role: test is held out first, then train is limited, then validation is held out of it."""
+    """The rows of each role: test is held out first, then train is limited and cleaned, then validation is held out.
+
+    `cleaning` drops rows of train alone, and keeps the account of it.
+    """
     train = sources["train"]
     strata = train.strata(labels)
     rows = np.arange(len(train.rows))
@@ -136,18 +155,27 @@ def choose_rows(
         rows, held = hold_out(rows, strata, data.test_split, seed, "test share")
         chosen["test"] = (train, subset(held, strata, data.max_eval_samples, seed, "test subset"))
     rows = subset(rows, strata, data.max_train_samples, seed, "train subset")
+    named = {
+        role: limit_rows(sources[role], labels, data.max_eval_samples, seed, f"{role} subset")
+        for role in ("validation", "test")
+        if role in sources
+    }
+    if cleaning is not None:
+        rows = cleaning.before_validation(_select(train, rows), named.get("validation"))
     if isinstance(data.validation, float):
         rows, held = hold_out(rows, strata, data.validation, seed, "validation share")
         chosen["validation"] = (train, held)
+    if cleaning is not None:
+        rows = cleaning.after_validation(_select(train, rows))
     chosen["train"] = (train, rows)
-    selected = {role: replace(source, rows=source.rows.select(taken)) for role, (source, taken) in chosen.items()}
-    for role in ("validation", "test"):
-        if role in sources:
-            selected[role] = limit_rows(sources[role], labels, data.max_eval_samples, seed, f"{role} subset")
-    return selected
+    return {role: _select(source, taken) for role, (source, taken) in chosen.items()} | named
 
 
 def limit_rows(source: LabeledSplit, labels: LabelSpace, limit: int | None, seed: int, stream: str) -> LabeledSplit:
     """The split, or a random stratified subset of it."""
     rows = subset(np.arange(len(source.rows)), source.strata(labels), limit, seed, stream)
+    return _select(source, rows)
+
+
+def _select(source: LabeledSplit, rows: np.ndarray) -> LabeledSplit:
     return replace(source, rows=source.rows.select(rows))

@@ -9,7 +9,15 @@ import numpy as np
 from hf_finetune.errors import DataError
 
 # One stream of random numbers for each use of the seed, so that changing one of them leaves the others as they are.
-_STREAMS = {"test share": 1, "validation share": 2, "train subset": 3, "test subset": 4, "validation subset": 5}
+_STREAMS = {
+    "test share": 1,
+    "validation share": 2,
+    "train subset": 3,
+    "test subset": 4,
+    "validation subset": 5,
+    "max_per_class": 6,
+    "doctor": 7,
+}
 
 
 def subset(rows: np.ndarray, strata: Sequence[int] | None, limit: int | None, seed: int, stream: str) -> np.ndarray:
@@ -62,6 +70,21 @@ def hold_out(
             raise DataError(f"Every class has a single row: no row can be held out for the {stream.split()[0]} split.")
         held = _draw(groups, _allocate(sizes, count, floor=0, ceiling=sizes - 1, rng=rng), rng)
     return np.setdiff1d(rows, held, assume_unique=True), held
+
+
+def at_most_per_class(rows: np.ndarray, strata: Sequence[int], limit: int, seed: int) -> np.ndarray:
+    """At most `limit` random rows of each class, sorted; rows without a class (-1) stay.
+
+    Args:
+        rows: row numbers, shape (n,).
+        strata: a class for every row of the source (indexed by row number).
+        limit: rows a class.
+        seed: the recipe's seed.
+    """
+    rng = _rng(seed, "max_per_class")
+    groups = _groups(rows, strata)
+    limits = [limit if strata[group[0]] >= 0 else len(group) for group in groups]
+    return _draw(groups, np.array([min(limit, len(group)) for limit, group in zip(limits, groups, strict=True)]), rng)
 
 
 def _rng(seed: int, stream: str) -> np.random.Generator:

@@ -9,82 +9,100 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from hf_finetune.data.augment_text import TextAugmentation
+from hf_finetune.data.epoch import Epoch
 from hf_finetune.data.image_samples import label_tensor
+from hf_finetune.data.tokens import Tokens, tokenize
 from hf_finetune.errors import UserError
+from hf_finetune.recipes.schema import TextAugment
 
 if TYPE_CHECKING:
     from hf_finetune.recipes.schema import ProblemType
 
-_CHUNK = 4096  # texts tokenized at once
+TEXT_OF_WINDOW = "text_of_window"  # a batch's key beside those of the model
+_NO_LIMIT = 1_000_000  # tokenizers without a limit of their own say 10**30
 _NO_LIMIT = 1_000_000  # tokenizers without a limit of their own say 10**30
 
 
 def text_samples(
-    split: Dataset, tokenizer: Any, *, max_length: int | None = None, problem_type: ProblemType | None = None
+    split: Dataset,
+    tokenizer: Any,
+    *,
+    max_length: int | None = None,
+    window_overlap: float | None = None,
+    augment: TextAugment | None = None,
+    seed: int = 0,
+    problem_type: ProblemType | None = None,
 ) -> TextSamples:
     """A torch data set of {"input_ids", "attention_mask", perhaps "token_type_ids", "labels"} in the split's order.
 
+    With `window_overlap` a text that is longer than `max_length` is {"windows": [...], "labels"}, each window a
+    dictionary as above.
+
     Args:
-        split: columns text, perhaps text_pair, perhaps label.
+        split: columns text, perhaps text_pair, perhaps label; id where there is `augment`.
         tokenizer: a tokenizer of transformers.
         max_length: tokens kept of a text (of a pair: the longer text is cut first); the tokenizer's limit if None.
+        window_overlap: read a longer text in windows of `max_length` that share this part of their words with the one
+            before; None cuts it.
+        augment: how training texts are changed.
+        seed: with the epoch and the row's id it decides a change.
         problem_type: of the labels; class indices are int64, all others float32.
 
     Raises:
-        UserError: `max_length` is more than the model takes.
+        UserError: `max_length` is more than the model takes, or the tokenizer cannot make windows.
     """
-    return TextSamples(split, tokenizer, max_length, problem_type)
+    limit = tokenizer.model_max_length if tokenizer.model_max_length < _NO_LIMIT else None
+    if max_length and limit and max_length > limit:
+        raise UserError(f"data.max_length={max_length}: the checkpoint takes {limit} tokens at most.")
+    tokens = tokenize(split.with_format(None), tokenizer, max_length or limit, window_overlap)
+    labels: list[Any] | None = split["label"][:] if "label" in split.column_names else None
+    if labels is not None and problem_type == "regression":
+        labels = [float(label) if isinstance(label, int) else label for label in labels]
+    if augment is None:
+        return TextSamples(tokens, labels)
+    return TextSamples(tokens, labels, TextAugmentation(augment, tokenizer, seed), split["id"][:])
 
 
 class TextSamples(torch.utils.data.Dataset[dict[str, Any]]):
-    """See `text_samples`. Tokens are kept flat, 4 bytes each, so that millions of texts fit in memory."""
+    """See `text_samples`."""
 
     def __init__(
-        self, split: Dataset, tokenizer: Any, max_length: int | None, problem_type: ProblemType | None
+        self,
+        tokens: Tokens,
+        labels: list[Any] | None,
+        augmentation: TextAugmentation | None = None,
+        ids: list[int] | None = None,
     ) -> None:
-        limit = tokenizer.model_max_length if tokenizer.model_max_length < _NO_LIMIT else None
-        if max_length and limit and max_length > limit:
-            raise UserError(f"data.max_length={max_length}: the checkpoint takes {limit} tokens at most.")
-        self.tokens, self.types, self.starts = _tokenize(split.with_format(None), tokenizer, max_length or limit)
-        self.labels: list[Any] | None = split["label"][:] if "label" in split.column_names else None
-        if self.labels is not None and problem_type == "regression":
-            self.labels = [float(label) if isinstance(label, int) else label for label in self.labels]
+        self.tokens = tokens
+        self.labels = labels
+        self.augmentation = augmentation
+        self.ids = ids
+        self._epoch = Epoch()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the changes of this epoch."""
+        self._epoch.set(epoch)
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each text, shape (samples,)."""
-        return np.diff(self.starts)
+        """Tokens of each text, all its windows together, shape (samples,)."""
+        return self.tokens.lengths
 
     def __len__(self) -> int:
-        return len(self.starts) - 1
+        return len(self.tokens)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
-        part = slice(self.starts[index], self.starts[index + 1])
-        tokens = self.tokens[part].tolist()
-        sample: dict[str, Any] = {"input_ids": tokens, "attention_mask": [1] * len(tokens)}
-        if self.types is not None:
-            sample["token_type_ids"] = self.types[part].tolist()
+        windows = self.tokens[index]
+        if self.augmentation is not None and self.ids is not None:
+            windows = self.augmentation(windows, int(self._epoch), self.ids[index])
+        sample: dict[str, Any] = dict(windows[0]) if len(windows) == 1 else {"windows": windows}
         if self.labels is not None:
             sample["labels"] = label_tensor(self.labels[index])
         return sample
-
-
-def _tokenize(split: Dataset, tokenizer: Any, limit: int | None) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """All tokens in a row, their token types (None where the tokenizer gives none), and where each text starts."""
-    tokens: list[np.ndarray] = []
-    types: list[np.ndarray] = []
-    lengths: list[int] = []
-    for rows in split.iter(batch_size=_CHUNK):
-        encoded = tokenizer(rows["text"], rows.get("text_pair"), truncation=limit is not None, max_length=limit)
-        lengths += [len(ids) for ids in encoded["input_ids"]]
-        tokens += [np.concatenate(encoded["input_ids"]).astype(np.int32)]
-        if "token_type_ids" in encoded:
-            types += [np.concatenate(encoded["token_type_ids"]).astype(np.int8)]
-    starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return np.concatenate(tokens), np.concatenate(types) if types else None, starts
 
 
 class TextCollator:
@@ -106,11 +124,17 @@ class TextCollator:
         self.tokenizer = tokenizer
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """input_ids, attention_mask, perhaps token_type_ids: (batch, length); labels: (batch,) or (batch, labels)."""
-        texts = [{name: value for name, value in sample.items() if name != "labels"} for sample in samples]
-        longest = max(len(sample["input_ids"]) for sample in samples)
+        """input_ids, attention_mask, perhaps token_type_ids: (windows, length); labels: (batch,) or (batch, labels).
+
+        Where a text has several windows, `text_of_window` (windows,) says which text of the batch each belongs to.
+        """
+        texts = [sample.get("windows") or [{k: v for k, v in sample.items() if k != "labels"}] for sample in samples]
+        windows = [window for text in texts for window in text]
+        longest = max(len(window["input_ids"]) for window in windows)
         width = max(longest, min(-(-longest // 8) * 8, self.tokenizer.model_max_length))
-        batch = dict(self._pad(texts, width))
+        batch = dict(self._pad(windows, width))
+        if len(windows) > len(texts):
+            batch[TEXT_OF_WINDOW] = torch.tensor([place for place, text in enumerate(texts) for _ in text])
         if "labels" in samples[0]:
             batch["labels"] = torch.stack([sample["labels"] for sample in samples])
         return batch

@@ -63,13 +63,12 @@ def score_finished(
     progress: str | None = None,
 ) -> dict[str, Any]:
     """The metrics of `evaluate_command`, without printing them."""
-    from hf_finetune.data import TextCollator, collate_images, image_samples, text_samples
-    from hf_finetune.evaluation.predict import predict_logits
+    from hf_finetune.data import TextCollator, collate_images, image_samples
     from hf_finetune.evaluation.predictor import Predictor
 
     recipe = recipe_of(model, overrides, loaded)
     trained_by = recipe_in(model)
-    predictor = Predictor(loaded, recipe.data.max_length)
+    predictor = Predictor.of(loaded, recipe)
     names = recipe.evaluation.metrics or default_metrics(predictor.problem_type, len(predictor.names))
     complaints = check_metrics(
         names, predictor.problem_type, num_labels=len(predictor.names), trust_remote_code=trust_remote_code
@@ -82,11 +81,8 @@ def score_finished(
         samples: Any = image_samples(test, loaded.processor)
         collate: Any = collate_images
     else:
-        samples = text_samples(
-            test, loaded.processor, max_length=recipe.data.max_length, problem_type=predictor.problem_type
-        )
-        collate = TextCollator(loaded.processor)
-    logits = predict_logits(loaded.model, samples, collate, _batch_size(recipe), None, progress)
+        samples, collate = predictor.texts(test), TextCollator(loaded.processor)
+    logits = predictor.logits(samples, collate, _batch_size(recipe), progress)
     scores = with_intervals(
         logits,
         labels,
@@ -230,8 +226,7 @@ def predict_command(
 
 
 def predictor_of(loaded: LoadedModel, model: str) -> Predictor:
-    """A predictor that cuts texts where the run's recipe did."""
+    """A predictor that reads inputs as the run's recipe did: cut or in windows, one view or several."""
     from hf_finetune.evaluation.predictor import Predictor
 
-    run = recipe_in(model)
-    return Predictor(loaded, run.data.max_length if run else None)
+    return Predictor.of(loaded, recipe_in(model))

@@ -13,6 +13,8 @@ from tqdm.auto import tqdm
 
 from hf_finetune.console import warn
 from hf_finetune.errors import UserError
+from hf_finetune.evaluation.read import read
+from hf_finetune.evaluation.views import Views
 
 
 def best_device() -> torch.device:
@@ -29,6 +31,7 @@ def predict_logits(
     batch_size: int = 32,
     device: torch.device | str | None = None,
     progress: str | None = None,
+    tta: Views = "none",
 ) -> np.ndarray:
     """Logits in the order of the samples.
 
@@ -43,6 +46,7 @@ def predict_logits(
         batch_size: samples at a time.
         device: where to run; the best one there is if None.
         progress: words beside a progress bar on standard error; no bar if None.
+        tta: views of each image whose logits are averaged.
 
     Returns:
         float32 (N, C).
@@ -58,16 +62,19 @@ def predict_logits(
     with _evaluating(model), tqdm(total=len(order), desc=progress, disable=progress is None, unit="sample") as bar:
         while done < len(order):
             rows = order[done : done + batch_size]
+            batch = collate(_take(samples, rows))
             try:
-                found = _forward(model, collate(_take(samples, rows)), device)
+                found = _forward(model, batch, device, tta, batch_size)
             except torch.cuda.OutOfMemoryError:
-                if len(rows) == 1:
+                # A single text in windows is still read batch_size windows at a time.
+                tried = min(batch_size, len(next(iter(batch.values()))))
+                if tried == 1:
                     raise UserError(
                         f"One sample alone does not fit into the memory of {device}; use the CPU."
                     ) from None
-                batch_size = max(1, len(rows) // 2)
+                batch_size = tried // 2
                 torch.cuda.empty_cache()
-                warn(f"A batch of {len(rows)} does not fit into the memory of {device}; going on with {batch_size}.")
+                warn(f"A batch of {tried} does not fit into the memory of {device}; going on with {batch_size}.")
                 continue
             if logits is None:
                 logits = np.empty((len(order), found.shape[1]), dtype=np.float32)
@@ -89,10 +96,13 @@ def _take(samples: Any, rows: Sequence[int] | np.ndarray) -> list[Any]:
     return samples.__getitems__(rows) if hasattr(samples, "__getitems__") else [samples[row] for row in rows]
 
 
-@torch.inference_mode()
-def _forward(model: nn.Module, batch: dict[str, torch.Tensor], device: torch.device) -> np.ndarray:
+@torch.no_grad()  # not inference_mode: BEiT keeps tensors of this pass, which a later training could not use
+def _forward(
+    model: nn.Module, batch: dict[str, torch.Tensor], device: torch.device, tta: Views, at_once: int
+) -> np.ndarray:
     inputs = {name: tensor.to(device) for name, tensor in batch.items() if name != "labels"}
-    return model(**inputs).logits.float().cpu().numpy()
+    logits: np.ndarray = read(model, inputs, tta, at_once).logits.float().cpu().numpy()
+    return logits
 
 
 @contextmanager

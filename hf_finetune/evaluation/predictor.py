@@ -13,14 +13,16 @@ import torch
 from datasets import Dataset
 from PIL import Image
 
-from hf_finetune.data import TextCollator, collate_images, decode_image, text_samples
+from hf_finetune.data import TextCollator, collate_images, text_samples
+from hf_finetune.data.bands import Pixels, channels_of, decode_channels, pixels_of
 from hf_finetune.errors import UserError
 from hf_finetune.evaluation.predict import predict_logits
+from hf_finetune.evaluation.views import Views
 from hf_finetune.outputs import predictions, probabilities
 
 if TYPE_CHECKING:
     from hf_finetune.model import LoadedModel
-    from hf_finetune.recipes.schema import ProblemType, Task
+    from hf_finetune.recipes.schema import ProblemType, Recipe, Task
 
 _TEXT_KEYS = ("text", "text_pair")
 
@@ -47,12 +49,25 @@ class Predictor:
     Args:
         loaded: a finished model.
         max_length: tokens kept of a text; the tokenizer's limit if None.
+        window_overlap: read longer texts in windows that share this part; None cuts them.
+        tta: views of each image whose logits are averaged.
         device: where to run; the best one there is if None.
     """
 
     loaded: LoadedModel
     max_length: int | None = None
+    window_overlap: float | None = None
+    tta: Views = "none"
     device: torch.device | str | None = None
+
+    @classmethod
+    def of(cls, loaded: LoadedModel, recipe: Recipe | None) -> Predictor:
+        """A predictor that reads inputs as a run's recipe says; as transformers' pipelines do where there is none."""
+        if recipe is None:
+            return cls(loaded)
+        data = recipe.data
+        overlap = data.window_overlap if data.long_text == "windows" else None
+        return cls(loaded, data.max_length, overlap, recipe.evaluation.tta)
 
     @cached_property
     def task(self) -> Task:
@@ -78,14 +93,27 @@ class Predictor:
             samples, collate = _Images(values, self.loaded.processor), collate_images
         else:
             rows = Dataset.from_dict(_text_columns(values))
-            samples = text_samples(rows, self.loaded.processor, max_length=self.max_length)
-            collate = TextCollator(self.loaded.processor)  # type: ignore[assignment]
-        logits = predict_logits(self.loaded.model, samples, collate, batch_size, self.device, progress)
+            samples, collate = self.texts(rows), TextCollator(self.loaded.processor)  # type: ignore[assignment]
+        logits = self.logits(samples, collate, batch_size, progress)
         errors: dict[int, str] = getattr(samples, "errors", {})
         likely = probabilities(logits, self.problem_type)
         for row in errors:
             logits[row] = likely[row] = np.nan
         return Answers(logits, likely, errors)
+
+    def texts(self, rows: Dataset) -> Any:
+        """Texts (columns text, perhaps text_pair and label) as the model takes them."""
+        return text_samples(
+            rows,
+            self.loaded.processor,
+            max_length=self.max_length,
+            window_overlap=self.window_overlap,
+            problem_type=self.problem_type,
+        )
+
+    def logits(self, samples: Any, collate: Any, batch_size: int = 32, progress: str | None = None) -> np.ndarray:
+        """Logits (N, C) of samples in their order; see `predict_logits`."""
+        return predict_logits(self.loaded.model, samples, collate, batch_size, self.device, progress, self.tta)
 
     def in_words(self, answers: Answers, top: int | None = None) -> list[Any]:
         """An answer for each row, None for one that could not be read.
@@ -115,6 +143,7 @@ class _Images(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     def __init__(self, values: Sequence[Any], processor: Any) -> None:
         self.values = values
         self.processor = processor
+        self.channels = channels_of(processor)
         self.errors: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -122,24 +151,24 @@ class _Images(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
 
     def __getitems__(self, rows: list[int]) -> list[dict[str, torch.Tensor]]:
         images = [self._image(row) for row in rows]
-        return [{"pixel_values": pixels} for pixels in self.processor(images, return_tensors="pt")["pixel_values"]]
+        return [{"pixel_values": pixels} for pixels in pixels_of(self.processor, images)]
 
-    def _image(self, row: int) -> Image.Image:
+    def _image(self, row: int) -> Pixels:
         try:
-            return decode_image(_as_image(self.values[row]))
+            return decode_channels(_as_image(self.values[row], self.channels), self.channels)
         except OSError as error:
             self.errors[row] = str(error)
-            return Image.new("RGB", (32, 32))
+            return decode_channels(np.zeros((32, 32, self.channels), np.uint8), self.channels)
 
 
-def _as_image(value: Any) -> Any:
-    """Arrays and tensors as PIL images; anything else as it is, if it can be one."""
+def _as_image(value: Any, channels: int = 3) -> Any:
+    """Arrays and tensors as PIL images where there are such; anything else as it is, if it can be one."""
     if isinstance(value, dict) and "image" in value:
         value = value["image"]
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray):
-        return _from_array(value)
+        return _from_array(value) if channels in (1, 3, 4) else value
     if not isinstance(value, (str, Path, bytes, dict, Image.Image)):
         raise UserError(f"An image is a PIL image, an array, a path or bytes; {type(value).__name__} was given.")
     return value
