@@ -1,4 +1,4 @@
-"""The console command: `hf-finetune train|evaluate|predict|recipes|schema`."""
+"""The console command: `hf-finetune train|doctor|evaluate|predict|recipes|schema`."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ Of this start, not of a recipe:
 
 Other verbs (--help tells more):
   hf-finetune recipes [NAME key=value ...] [--origin]     list them, or print one as it would run
+  hf-finetune doctor recipe=NAME [key=value ...]          what is the matter with the data, before you train
   hf-finetune evaluate RUN_OR_MODEL data.dataset=...      score a finished model on other data
   hf-finetune predict RUN_OR_MODEL INPUT... [--out FILE]  label files, folders, tables or text
   hf-finetune schema                                      JSON schema of a recipe, for editors"""
@@ -167,6 +168,33 @@ def _trust_flag(parser: _Parser) -> None:
     )
 
 
+def _doctor(arguments: list[str]) -> int:
+    parser = _parser(
+        "doctor", "Report on the data of a recipe: balance, broken rows, copies, likely label errors, leaks."
+    )
+    parser.add_argument("pairs", nargs="+", metavar="recipe=NAME|key=value", help="as for train")
+    parser.add_argument("--json", metavar="FILE", help="write all that was found, every suspect, as JSON")
+    parser.add_argument("--max-samples", type=int, default=5000, metavar="N", help="rows for the checkpoint to look at")
+    _trust_flag(parser)
+    given = parser.parse_intermixed_args(arguments)
+    names = [pair.removeprefix("recipe=") for pair in given.pairs if pair.startswith("recipe=")]
+    if len(names) != 1 or given.max_samples < 1:
+        parser.error("--max-samples must be at least 1" if names else "recipe= is missing: which of them?")
+
+    from hf_finetune.recipes.load import resolve
+
+    recipe = resolve(names[0], [pair for pair in given.pairs if not pair.startswith("recipe=")]).recipe
+
+    from hf_finetune.advice import examine
+    from hf_finetune.files import write_whole
+
+    report = examine(recipe, max_samples=given.max_samples, trust_remote_code=given.trust_remote_code)
+    say(report.in_words())
+    if given.json:
+        write_whole(given.json, report.as_json())
+    return 0
+
+
 def _evaluate(arguments: list[str]) -> int:
     parser = _parser("evaluate", "Score a finished run, or any classification model, on a data set.")
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="a run's output_dir, a folder, or a Hub id")
@@ -243,6 +271,7 @@ def _schema(arguments: list[str]) -> int:
 
 _VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
+    "doctor": _doctor,
     "evaluate": _evaluate,
     "predict": _predict,
     "recipes": _recipes,

@@ -16,7 +16,7 @@ FLOORS = [
     {"publish"},
     {"runs"},
     {"training"},
-    {"finetune", "commands"},
+    {"finetune", "commands", "advice"},
     {"cli"},
     {"run", "__init__"},
 ]
