@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hf_finetune.console import is_main_process, say, warn
 from hf_finetune.recipes import Recipe
@@ -85,6 +85,8 @@ def _run(
 
     task = training.together(load_data, recipe, source)
     say(training.data_in_words(task))
+    if task.cleaning is not None:
+        say(task.cleaning.in_words())
     for warning in task.warnings:
         warn(warning)
     training.fit_to_data(arguments, recipe, task, trust_remote_code)
@@ -98,9 +100,12 @@ def _run(
         problem_type=task.labels.problem_type,
         seed=recipe.seed,
         scratch=recipe.strategy.kind == "scratch",
+        layer=recipe.strategy.layer if recipe.strategy.kind == "features" else "last",
         trust_remote_code=trust_remote_code,
     )
     say(training.head_in_words(recipe, loaded))
+    if loaded.changes:
+        say(f"model: {'; '.join((recipe.model.checkpoint, *loaded.changes))}")
     applied = apply_strategy(loaded, recipe)
     table = applied.table(rate)
     say(table)
@@ -110,16 +115,22 @@ def _run(
     trainer = training.build_trainer(
         recipe, task, loaded, applied, arguments, samples, number_format.name, trust_remote_code
     )
-    facts = training.facts(task, applied, arguments, number_format)
+    facts = training.facts(task, applied, trainer, number_format)
     checkpoint = folder.checkpoint(facts)
     trainer.accelerator.wait_for_everyone()
     folder.claim(facts, checkpoint)
     trainer.accelerator.wait_for_everyone()
-    outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    trainer.give_targets_their_unit()
+    outcome: Any
+    if recipe.strategy.kind == "features":
+        outcome = training.fit_features(recipe, task, loaded, applied, trainer, samples)
+    else:
+        outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        training.keep_best_average(recipe, trainer, samples.validation)
+        trainer.give_targets_their_unit()
 
     report = training.score(recipe, task, trainer, samples, outcome, trust_remote_code)
     report.metrics["train"]["total_seconds"] = round(time.perf_counter() - started, 1)
+    recipe = training.pin_teacher(recipe, trainer.distillation)
     if is_main_process():
         save_run(folder.path, recipe=recipe, task=task, loaded=loaded, applied=applied, report=report, table=table)
     trainer.accelerator.wait_for_everyone()

@@ -111,7 +111,7 @@ class Run:
     def _predictor(self) -> Predictor:
         from hf_finetune.evaluation.predictor import Predictor
 
-        return Predictor(self._loaded, self.recipe.data.max_length)
+        return Predictor.of(self._loaded, self.recipe)
 
     def __repr__(self) -> str:
         split = "test" if "test" in self.metrics else "validation"

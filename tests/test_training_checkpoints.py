@@ -52,9 +52,9 @@ def test_an_interrupted_write_leaves_no_checkpoint(tmp_path):
 def test_rotation_keeps_the_best_and_the_newest(tmp_path):
     for step in (1, 2, 3, 4):
         write(tmp_path, step)
-    checkpoints.rotate(tmp_path, keep=2, best_step=1)
+    checkpoints.rotate(tmp_path, keep=2, needed={1})
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-4"]
-    checkpoints.rotate(tmp_path, keep=None, best_step=None)
+    checkpoints.rotate(tmp_path, keep=None, needed=set())
     assert len(list(tmp_path.glob("checkpoint-*"))) == 2
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_finetune.data import MEMORY
+from hf_finetune.recipes.schema import VIEWS
 
 if TYPE_CHECKING:
     from hf_finetune.data import LabelSpace
@@ -16,7 +17,14 @@ if TYPE_CHECKING:
 _NOT_SCORES = ("samples", "loss")
 
 
-def model_card(recipe: Recipe, labels: LabelSpace, metrics: dict[str, dict[str, Any]], table: str) -> str:
+def model_card(
+    recipe: Recipe,
+    labels: LabelSpace,
+    metrics: dict[str, dict[str, Any]],
+    table: str,
+    *,
+    own_code: bool = False,
+) -> str:
     """Text of README.md, its YAML header as the Hub reads it.
 
     Args:
@@ -24,6 +32,7 @@ def model_card(recipe: Recipe, labels: LabelSpace, metrics: dict[str, dict[str, 
         labels: what the model answers.
         metrics: as metrics.json holds them.
         table: the strategy's table.
+        own_code: whether the model's code lies beside its weights.
     """
     name = recipe.output_dir.rstrip("/").rsplit("/", 1)[-1] or "model"
     split = "test" if "test" in metrics else "validation"
@@ -32,7 +41,9 @@ def model_card(recipe: Recipe, labels: LabelSpace, metrics: dict[str, dict[str, 
         f"# {name}",
         _what(recipe, labels),
         f"## Scores\n\n{score_table(metrics[split], split)}" if split in metrics else "",
-        f"## How to use it\n\n{_usage(recipe, name)}",
+        f"## How to use it\n\n{_usage(recipe, name, own_code)}",
+        _beyond_pipelines(recipe),
+        _no_probabilities(metrics, labels),
         f"## How it was made\n\n{_how(recipe)}",
         f"### What learned\n\n```text\n{table.strip()}\n```" if table.strip() else "",
     ]
@@ -113,8 +124,21 @@ def _what(recipe: Recipe, labels: LabelSpace) -> str:
         checkpoint = f"[{checkpoint}](https://huggingface.co/{recipe.model.checkpoint})"
     return (
         f"{checkpoint}, fine-tuned (strategy `{recipe.strategy.kind}`) on `{_source(recipe)}`. "
-        f"From {thing} it tells {kind}: {names}."
+        f"From {thing} it tells {kind}: {names}.{_teacher(recipe)}"
     )
+
+
+def _teacher(recipe: Recipe) -> str:
+    """A sentence about who taught it."""
+    settings = recipe.distill
+    if settings is None:
+        return ""
+    teacher = f"`{settings.teacher}`"
+    if is_hub_id(settings.teacher):
+        teacher = f"[{teacher}](https://huggingface.co/{settings.teacher})"
+    what = {"logits": "answers", "features": "features", "both": "answers and features"}[settings.on]
+    beside = "" if settings.alpha == 1 else " and from the labels"
+    return f" It learned from the {what} of {teacher}{beside} (distillation, arXiv:1503.02531)."
 
 
 def _source(recipe: Recipe) -> str:
@@ -127,15 +151,50 @@ def _source(recipe: Recipe) -> str:
     return dataset if isinstance(dataset, str) else ", ".join(dataset)
 
 
-def _usage(recipe: Recipe, name: str) -> str:
+def _usage(recipe: Recipe, name: str, own_code: bool) -> str:
     example = '"image.jpg"' if recipe.task == "image-classification" else '"a text"'
     if recipe.data.text_pair:
         example = '{"text": "one text", "text_pair": "another"}'
-    own_code = ", trust_remote_code=True" if recipe.model.head.kind == "mlp" else ""
+    trust = ", trust_remote_code=True" if own_code else ""
+    code = (
+        "\n\nThe model's head or pooling is not one of transformers': its code is `custom_head.py` and "
+        "`custom_layers.py` beside the weights, which the flag lets run."
+    )
     return (
-        f'```python\nfrom transformers import pipeline\n\nmodel = pipeline("{recipe.task}", model="{name}"{own_code})\n'
+        f'```python\nfrom transformers import pipeline\n\nmodel = pipeline("{recipe.task}", model="{name}"{trust})\n'
         f"print(model({example}))\n```\n\n"
         f"Or, in batches and to a file: `hf-finetune predict {shlex.quote(name)} INPUT... --out predictions.csv`"
+        + code
+        * own_code
+    )
+
+
+def _beyond_pipelines(recipe: Recipe) -> str:
+    """What a run's own predictions do and a pipeline does not."""
+    notes = []
+    if recipe.data.long_text == "windows":
+        notes.append(
+            f"Texts longer than the model takes were read in windows that overlap by {recipe.data.window_overlap:.0%}, "
+            "and the windows' logits averaged. `pipeline()` knows no windows: it reads a text whole, and fails beyond "
+            "the model's own limit."
+        )
+    if (tta := recipe.evaluation.tta) != "none":
+        notes.append(
+            f"The scores and `predictions.parquet` average the logits over {VIEWS[tta]} views of each image "
+            f"(`evaluation.tta={tta}`). `pipeline()` sees one view, so its answers differ a "
+            "little; `hf-finetune evaluate FOLDER evaluation.tta=none` scores that."
+        )
+    return " ".join([*notes, "`hf-finetune predict` and `Run.predict` do it as the run did."]) if notes else ""
+
+
+def _no_probabilities(metrics: dict[str, dict[str, Any]], labels: LabelSpace) -> str:
+    """Of a fit whose decision values stand where a classifier's logits are."""
+    classifier = metrics.get("train", {}).get("classifier")
+    if classifier not in ("ridge", "svm") or labels.problem_type == "regression":
+        return ""
+    return (
+        f"The head was fitted by scikit-learn ({classifier}): its logits are decision values. The scores made of them "
+        "rank the classes, and are no calibrated probabilities."
     )
 
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from hf_finetune.files import write_whole
 from hf_finetune.model import save_pretrained
+from hf_finetune.model.heads import brings_code
 from hf_finetune.publish.card import is_hub_id, model_card
 from hf_finetune.publish.predictions import write_predictions
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from hf_finetune.data import TaskData
     from hf_finetune.model import LoadedModel
     from hf_finetune.recipes import Recipe
+
+# Keys of `model:` that make it another model than the checkpoint.
+_REBUILT = ("activation", "drop_blocks", "in_channels", "image_size", "max_length")
 
 
 class Trained(Protocol):
@@ -55,7 +59,9 @@ def save_run(
     report: Report,
     table: str = "",
 ) -> None:
-    """Write model and processor, predictions.parquet, skipped.jsonl, recipe.yaml, README.md and metrics.json.
+    """Write model and processor, predictions.parquet, the rows left out, recipe.yaml, README.md and metrics.json.
+
+    skipped.jsonl lists broken rows, cleaned.jsonl those that data.clean dropped; neither is written empty.
 
     Call it on one process. Other files in the folder are left alone.
 
@@ -70,7 +76,9 @@ def save_run(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    base = recipe.model.checkpoint if is_hub_id(recipe.model.checkpoint) else None
+    # Adapters of a checkpoint that was changed fit the base model beside them, not the Hub's.
+    rebuilt = any(getattr(recipe.model, key) is not None for key in _REBUILT)
+    base = recipe.model.checkpoint if is_hub_id(recipe.model.checkpoint) and not rebuilt else None
     save_pretrained(
         applied.model,
         loaded.processor,
@@ -81,10 +89,14 @@ def save_run(
     )
     if task.test is not None and report.test_logits is not None:
         write_predictions(folder / "predictions.parquet", task.test, report.test_logits, task.labels)
-    _write_skipped(folder / "skipped.jsonl", task.skipped)
+    _write_rows(folder / "skipped.jsonl", task.skipped)
+    _write_rows(folder / "cleaned.jsonl", task.cleaning.dropped if task.cleaning else [])
     pinned = pin_revisions(recipe, task, loaded)
     write_whole(folder / "recipe.yaml", pinned.to_yaml())
-    write_whole(folder / "README.md", model_card(pinned, task.labels, report.metrics, table))
+    write_whole(
+        folder / "README.md",
+        model_card(pinned, task.labels, report.metrics, table, own_code=brings_code(applied.model)),
+    )
     text = json.dumps(without_nan(report.metrics), indent=2, allow_nan=False, ensure_ascii=False)
     write_whole(folder / "metrics.json", text + "\n")
 
@@ -107,10 +119,10 @@ def _data_commit(task: TaskData) -> str | None:
     return found.group(1) if found else None
 
 
-def _write_skipped(path: Path, skipped: list[dict[str, Any]]) -> None:
+def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """One line a row that was left out; no file where none was."""
-    if skipped:
-        write_whole(path, "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in skipped))
+    if rows:
+        write_whole(path, "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows))
     else:
         path.unlink(missing_ok=True)
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from hf_finetune.training.agreement import together
 from hf_finetune.training.arguments import build_arguments, fit_to_data
+from hf_finetune.training.averaging import keep_best_average
+from hf_finetune.training.features import fit_features
 from hf_finetune.training.folder import RunFolder
 from hf_finetune.training.precision import choose_precision
 from hf_finetune.training.quiet import quiet_libraries
 from hf_finetune.training.scoring import Report, score
 from hf_finetune.training.setup import build_trainer, data_in_words, facts, head_in_words, make_samples, plan_in_words
+from hf_finetune.training.teaching import pin_teacher
 from hf_finetune.training.threads import use_every_core
 from hf_finetune.training.trainer import FinetuneTrainer
 
@@ -21,9 +24,12 @@ __all__ = [
     "choose_precision",
     "data_in_words",
     "facts",
+    "fit_features",
     "fit_to_data",
     "head_in_words",
+    "keep_best_average",
     "make_samples",
+    "pin_teacher",
     "plan_in_words",
     "quiet_libraries",
     "score",

@@ -13,6 +13,8 @@ from hf_finetune.console import say
 from hf_finetune.errors import UserError
 from hf_finetune.evaluation import check_metrics, default_metrics, greater_is_better
 from hf_finetune.recipes.schema import Recipe
+from hf_finetune.recipes.staging import is_staged, total_epochs
+from hf_finetune.training.optimizers import plain_optimizer
 from hf_finetune.training.precision import Precision, launcher_shards_the_model
 
 if TYPE_CHECKING:
@@ -49,8 +51,10 @@ def build_arguments(recipe: Recipe, learning_rate: float, checkpoints: Path, pre
     Raises:
         UserError: TrainingArguments refuse the values.
     """
-    chosen = DEFAULTS | {"dataloader_num_workers": _workers()} | recipe.training.values()
+    chosen = DEFAULTS | {"dataloader_num_workers": _workers()} | recipe.training.arguments()
+    plain_optimizer(recipe)  # refuses what it does not know, before any data is touched
     _save_when_evaluated(chosen)
+    _give_stages_their_time(chosen, recipe)
     ours = _ours(recipe, precision) | {"learning_rate": learning_rate, "output_dir": str(checkpoints)}
     try:
         arguments = TrainingArguments(**chosen | ours)
@@ -137,6 +141,13 @@ def _ours(recipe: Recipe, precision: Precision) -> dict[str, Any]:
         "do_train": True,
         "do_eval": True,
     }
+
+
+def _give_stages_their_time(chosen: dict[str, Any], recipe: Recipe) -> None:
+    """The epochs of listed stages; and several processes that bear parameters which learn in some stages only."""
+    chosen["num_train_epochs"] = total_epochs(recipe)
+    if is_staged(recipe):
+        chosen["ddp_find_unused_parameters"] = True
 
 
 def _on_cpu() -> bool:

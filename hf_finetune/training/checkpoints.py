@@ -12,11 +12,14 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_finetune.console import warn
 from hf_finetune.errors import UserError
+from hf_finetune.model.adapter_files import changed_at_start
+from hf_finetune.strategy.frozen import ever_learning
 
 if TYPE_CHECKING:
     import torch
@@ -91,19 +94,19 @@ def digest_of_frozen(model: nn.Module) -> str:
     return digest.hexdigest() if found else ""
 
 
-def rotate(folder: Path, keep: int | None, best_step: int | None) -> None:
-    """Delete old checkpoints but the newest `keep`, never the best or the newest one."""
+def rotate(folder: Path, keep: int | None, needed: Collection[int | None]) -> None:
+    """Delete old checkpoints but the newest `keep`, never those of the needed steps or the newest one."""
     if not keep:
         return
     ordered = sorted((path for path in folder.glob("checkpoint-*") if step_of(path) >= 0), key=step_of)
-    protected = {path for path in ordered if step_of(path) == best_step} | set(ordered[-1:])
+    protected = {path for path in ordered if step_of(path) in needed} | set(ordered[-1:])
     surplus = max(0, len(ordered) - max(keep, len(protected)))
     for path in [path for path in ordered if path not in protected][:surplus]:
         shutil.rmtree(path)
 
 
 def save_weights(model: nn.Module, folder: Path) -> None:
-    """Write what can have changed: parameters that learn, and buffers (BatchNorm statistics).
+    """Write what can have changed: parameters that learn in any stage, and buffers (BatchNorm statistics).
 
     Frozen parameters come again from the pinned pretrained checkpoint, so that a head's checkpoint is small.
     """
@@ -138,7 +141,9 @@ def load_weights(model: nn.Module, folder: Path) -> None:
 
 def _changing(model: nn.Module) -> dict[str, torch.Tensor]:
     persistent = set(model.state_dict(keep_vars=True))
-    learned = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    moved = changed_at_start(model)
+    learning = ever_learning(model)
+    learned = {name: value for name, value in model.named_parameters() if name in learning or name in moved}
     return learned | {name: buffer for name, buffer in model.named_buffers() if name in persistent}
 
 

@@ -214,6 +214,11 @@ def _compare(then: dict[str, Any], now: dict[str, Any]) -> None:
             "The frozen weights are not those that this run was started with (the checkpoint has changed), so it "
             "cannot go on exactly. Pin model.revision, restore the checkpoint, or give another output_dir."
         )
-    for name in sorted(now.keys() - {"data", "frozen"}):
+    if then.get("teacher") != now.get("teacher"):
+        raise UserError(
+            "The teacher's weights are not those that this run was started with, so it cannot go on exactly. Pin "
+            "distill.revision, restore the teacher, or give another output_dir."
+        )
+    for name in sorted(now.keys() - {"data", "frozen", "teacher"}):
         if then.get(name) != now[name]:
             say(f"note: this run was started with {name} {then.get(name)} and goes on with {now[name]}.")

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from transformers.trainer_utils import TrainOutput
 
+from hf_finetune.console import say
 from hf_finetune.evaluation import with_intervals
-from hf_finetune.recipes.schema import Recipe
+from hf_finetune.recipes.schema import VIEWS, Recipe
 from hf_finetune.training.account import Account, mean_training_loss
 from hf_finetune.training.arguments import metric_names
+from hf_finetune.training.features import Fitted
 from hf_finetune.training.setup import Samples
 from hf_finetune.training.trainer import FinetuneTrainer
 
@@ -56,14 +58,17 @@ def score(
     task: TaskData,
     trainer: FinetuneTrainer,
     samples: Samples,
-    outcome: TrainOutput,
+    outcome: TrainOutput | Fitted,
     trust_remote_code: bool,
 ) -> Report:
     """Score the kept checkpoint; every rank takes part, and gets the same report."""
     names, problem = metric_names(recipe, task), task.labels.problem_type
+    trainer.tta = recipe.evaluation.tta
+    if (views := VIEWS[recipe.evaluation.tta]) > 1:
+        say(f"final scores: mean logits of {views} views of each image (evaluation.tta={recipe.evaluation.tta})")
     validation = trainer.predict(samples.validation, metric_key_prefix="validation")
     metrics: dict[str, dict[str, Any]] = {
-        "train": _training_facts(trainer, outcome),
+        "train": outcome.facts() if isinstance(outcome, Fitted) else _training_facts(trainer, outcome),
         "validation": _scores_of(validation.metrics, "validation") | {"samples": len(validation.predictions)},
     }
     if samples.test is None:
@@ -105,4 +110,6 @@ def _training_facts(trainer: FinetuneTrainer, outcome: TrainOutput) -> dict[str,
         "steps": state.global_step,
         "best_step": state.best_global_step,
         "processes": trainer.args.world_size,
+        **({"average": trainer.kept} if trainer.kept else {}),
+        **({"teacher": trainer.distillation.score} if trainer.distillation else {}),
     }

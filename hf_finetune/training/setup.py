@@ -12,13 +12,24 @@ from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
 from hf_finetune.data import TextCollator, collate_images, image_samples, text_samples
+from hf_finetune.data.augment import BASIC
 from hf_finetune.evaluation import compute_metrics
-from hf_finetune.recipes.schema import Recipe
+from hf_finetune.recipes.optimizer_names import PLAIN_OPTIMIZERS
+from hf_finetune.recipes.rates import rate_in_words
+from hf_finetune.recipes.schema import ImageAugment, Recipe, TextAugment
+from hf_finetune.recipes.staging import last_kind
 from hf_finetune.training.arguments import metric_names
 from hf_finetune.training.checkpoints import digest_of_frozen
+from hf_finetune.training.fits import fit_in_words
 from hf_finetune.training.losses import loss_function
+from hf_finetune.training.mixing import Mixing, changes_in_words
+from hf_finetune.training.objective import build_objective
+from hf_finetune.training.optimizers import plain_optimizer
 from hf_finetune.training.precision import NumberFormat, Precision
+from hf_finetune.training.sampling import BalancedSampler
+from hf_finetune.training.step_callbacks import callbacks_of_steps
 from hf_finetune.training.targets import TargetScale, output_module
+from hf_finetune.training.teaching import teach
 from hf_finetune.training.trainer import FinetuneTrainer
 
 if TYPE_CHECKING:
@@ -41,35 +52,52 @@ def make_samples(recipe: Recipe, task: TaskData, loaded: LoadedModel) -> Samples
     """Preprocess as the checkpoint was: its image processor or tokenizer, and augmentation where it is on."""
     if recipe.task == "text-classification":
         return Samples(
-            _texts(recipe, task, loaded, task.train),
+            _texts(recipe, task, loaded, task.train, recipe.data.augment),
             _texts(recipe, task, loaded, task.validation),
             None if task.test is None else _texts(recipe, task, loaded, task.test),
             TextCollator(loaded.processor),
         )
-    augment = augments(recipe, task)
     return Samples(
-        image_samples(task.train, loaded.processor, train=True, augment=augment, seed=recipe.seed),
+        image_samples(task.train, loaded.processor, augment=image_augment(recipe, task), seed=recipe.seed),
         image_samples(task.validation, loaded.processor),
         None if task.test is None else image_samples(task.test, loaded.processor),
         collate_images,
     )
 
 
-def _texts(recipe: Recipe, task: TaskData, loaded: LoadedModel, split: Any) -> Dataset[Any]:
+def _texts(recipe: Recipe, task: TaskData, loaded: LoadedModel, split: Any, augment: Any = None) -> Dataset[Any]:
     return text_samples(
-        split, loaded.processor, max_length=recipe.data.max_length, problem_type=task.labels.problem_type
+        split,
+        loaded.processor,
+        max_length=recipe.data.max_length,
+        window_overlap=recipe.data.window_overlap if recipe.data.long_text == "windows" else None,
+        augment=augment if isinstance(augment, TextAugment) else None,
+        seed=recipe.seed,
+        problem_type=task.labels.problem_type,
     )
 
 
+def image_augment(recipe: Recipe, task: TaskData) -> ImageAugment | None:
+    """How training images are changed: as named, basic, or not at all."""
+    if isinstance(recipe.data.augment, ImageAugment):
+        return recipe.data.augment
+    return BASIC if augments(recipe, task) else None
+
+
 def augments(recipe: Recipe, task: TaskData) -> bool:
-    """Whether training images are cropped and flipped: by default where the backbone learns from natural images.
+    """Whether training images are changed at random: by default where the backbone learns from natural images.
 
     A backbone that is frozen, or all but its last blocks, has little to learn from more views; a flipped digit is
     another sign.
     """
     if recipe.task != "image-classification" or recipe.data.augment == "none":
         return False
-    return recipe.data.augment == "basic" or (task.natural_images and recipe.strategy.kind not in ("head", "freeze"))
+    if isinstance(recipe.data.augment, ImageAugment):
+        return True
+    if recipe.model.in_channels not in (None, 3):  # the changes are for colour images
+        return False
+    still = ("head", "features", "freeze")
+    return recipe.data.augment == "basic" or (task.natural_images and last_kind(recipe) not in still)
 
 
 def build_trainer(
@@ -87,6 +115,18 @@ def build_trainer(
     scale = TargetScale.of(np.asarray(task.train["label"])) if problem == "regression" else None
     if scale is not None and not loaded.fresh:
         scale.take_out_of(output_module(applied))  # a kept head answers in the targets' own unit
+    mixing = Mixing.of(recipe, task.labels)
+    distillation, samples = teach(
+        recipe,
+        task,
+        loaded,
+        applied,
+        arguments,
+        samples,
+        changed=augments(recipe, task) or mixing is not None,
+        scale=scale,
+        trust_remote_code=trust_remote_code,
+    )
     return FinetuneTrainer(
         applied,
         arguments,
@@ -98,6 +138,12 @@ def build_trainer(
         target_scale=scale,
         precision=precision,
         patience=recipe.evaluation.patience,
+        mixing=mixing,
+        objective=build_objective(recipe, task, applied),
+        plain_optimizer=plain_optimizer(recipe),
+        sampler=BalancedSampler(task.train["label"], recipe.seed) if recipe.loss.sampling == "balanced" else None,
+        callbacks=[*callbacks_of_steps(recipe, applied), *([distillation] if distillation else ())],
+        keep_best=recipe.average.soup_size if recipe.average.soup else 1,
     )
 
 
@@ -119,15 +165,15 @@ def _metrics_of_validation(
     return compute
 
 
-def facts(
-    task: TaskData, applied: Applied, arguments: TrainingArguments, number_format: NumberFormat
-) -> dict[str, Any]:
+def facts(task: TaskData, applied: Applied, trainer: FinetuneTrainer, number_format: NumberFormat) -> dict[str, Any]:
     """What an exact resume depends on; written into the run's folder and compared when it goes on."""
+    teacher = trainer.distillation
     return {
         "data": task.fingerprint,
         "frozen": digest_of_frozen(applied.model),
-        "processes": arguments.world_size,
+        "processes": trainer.args.world_size,
         "precision": number_format.name,
+        **({"teacher": teacher.digest} if teacher is not None else {}),
     }
 
 
@@ -156,14 +202,20 @@ def plan_in_words(
     recipe: Recipe, task: TaskData, arguments: TrainingArguments, number_format: NumberFormat, rate: float
 ) -> str:
     """Two lines before training starts: what was chosen, and why where the recipe does not say."""
-    origin = "recipe" if "learning_rate" in recipe.training.values() else f"default of strategy={recipe.strategy.kind}"
+    if recipe.strategy.kind == "features":
+        return fit_in_words(recipe, task, arguments)
+    given = "learning_rate" in recipe.training.values()
+    optimizer = recipe.training.values().get("optim")
+    beside = f" with optim={optimizer}" if optimizer in PLAIN_OPTIMIZERS else ""
+    origin = "recipe" if given else f"default of strategy={recipe.strategy.kind}{beside}"
+    origin = "stage by stage" if recipe.strategy.kind == "stages" else origin
     batch = arguments.train_batch_size * arguments.world_size * arguments.gradient_accumulation_steps
     length = f"steps {arguments.max_steps}" if arguments.max_steps > 0 else f"epochs {arguments.num_train_epochs:g}"
     device = "CPU" if arguments.device.type == "cpu" else arguments.device.type.upper()
     machines = f"{arguments.world_size} processes on {device}" if arguments.world_size > 1 else device
     return (
-        f"learning rate {rate:g} ({origin})  batch {batch}  {length}  "
+        f"learning rate {rate_in_words(recipe, rate)} ({origin})  batch {batch}  {length}  "
         f"{machines}, {'fp32' if number_format.name == 'no' else number_format.name} ({number_format.reason})  "
-        f"augmentation {'on' if augments(recipe, task) else 'off'}\n"
+        f"augmentation {changes_in_words(recipe.data, image_augment(recipe, task))}\n"
         f"The checkpoint with the best validation {arguments.metric_for_best_model} is kept."
     )

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from hf_finetune.model.custom_layers import MlpHead
 from hf_finetune.model.heads import output_layer
-from hf_finetune.model.mlp_head import MlpHead
 
 if TYPE_CHECKING:
     from hf_finetune.strategy import Applied
@@ -70,4 +70,4 @@ def output_module(applied: Applied) -> Any:
     layer = base.get_submodule(output_layer(base, applied.anatomy))
     if hasattr(layer, "modules_to_save"):
         layer = layer.modules_to_save["default"]
-    return layer.layers[-1] if isinstance(layer, MlpHead) else layer
+    return layer.output if isinstance(layer, MlpHead) else layer

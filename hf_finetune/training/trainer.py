@@ -10,38 +10,40 @@ the order of text lengths.
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import Dataset
-from transformers import (
-    EarlyStoppingCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from hf_finetune.errors import UserError
+from hf_finetune.evaluation.read import read
+from hf_finetune.evaluation.views import Views
 from hf_finetune.recipes.schema import ProblemType
-from hf_finetune.training import checkpoints
 from hf_finetune.training.account import Account
-from hf_finetune.training.losses import loss_function
+from hf_finetune.training.distill import NOT_FOR_THE_MODEL, Distillation
+from hf_finetune.training.ema import Ema
+from hf_finetune.training.epochs import EpochNumber
+from hf_finetune.training.l2_sp import StartingPoint
+from hf_finetune.training.mixing import Mixing
+from hf_finetune.training.objective import Objective
+from hf_finetune.training.optimizers import PlainOptimizer
 from hf_finetune.training.precision import Precision, launcher_shards_the_model
 from hf_finetune.training.progress import Progress
+from hf_finetune.training.sampling import BalancedSampler
+from hf_finetune.training.sealed_trainer import SealedTrainer
+from hf_finetune.training.stages import Patience, Stages
 from hf_finetune.training.targets import TargetScale, output_module
+from hf_finetune.training.whole_splits import WholeSplits
 
 if TYPE_CHECKING:
     from hf_finetune.strategy import Applied
 
 
-class FinetuneTrainer(Trainer):
+class FinetuneTrainer(WholeSplits, SealedTrainer):
     """Trains a model that a strategy has been applied to.
 
     Args:
@@ -50,12 +52,23 @@ class FinetuneTrainer(Trainer):
         train_dataset: items with `labels`; its `set_epoch` is called before every epoch.
         eval_dataset: the validation split.
         collate: list of items -> batch.
-        problem_type: decides the loss.
+        problem_type: decides the loss where no objective is given.
         compute_metrics: (logits (N, C), labels) -> metrics; runs on every rank with the same, whole validation split.
         target_scale: of regression targets; training sees standard scores, metrics the targets' own unit.
         precision: of the training steps. Evaluation is always in fp32, so that the saved model scores what was logged.
         patience: stop after this many evaluations without a better one.
+        mixing: mixup and CutMix of training batches.
+        objective: what is minimised; the problem type's plain loss if None.
+        plain_optimizer: in place of the one that `args.optim` names.
+        sampler: of the training rows, in place of the one that `args.train_sampling_strategy` names.
+        callbacks: what acts after each step, in this order: `StartingPoint`, `CoralHead`, `Ema`, `TimeBudget`,
+            `Distillation`.
+        keep_best: so many of the best checkpoints are never rotated away.
+
+    After training, `kept` says in words which average the weights are, or is None where they are the best checkpoint's.
     """
+
+    lr_scheduler: Any
 
     def __init__(
         self,
@@ -70,20 +83,31 @@ class FinetuneTrainer(Trainer):
         target_scale: TargetScale | None = None,
         precision: Precision = "no",
         patience: int | None = None,
+        mixing: Mixing | None = None,
+        objective: Objective | None = None,
+        plain_optimizer: PlainOptimizer | None = None,
+        sampler: BalancedSampler | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+        keep_best: int = 1,
     ) -> None:
         self.applied = applied
         self.target_scale = target_scale
-        self.loss = loss_function(problem_type, args.label_smoothing_factor)
+        self.objective = objective or Objective.plain(problem_type, args.label_smoothing_factor)
+        self.plain_optimizer, self.sampler, self.keep_best = plain_optimizer, sampler, keep_best
+        found: dict[type, Any] = {type(callback): callback for callback in callbacks}
+        self.ema, self.start, self.distillation = (found.get(kind) for kind in (Ema, StartingPoint, Distillation))
+        self.kept: str | None = None
         self.autocast_dtype = torch.bfloat16 if precision == "bf16" and not launcher_shards_the_model() else None
-        self._staging: Path | None = None
+        self.mixing = mixing
+        self.tta: Views = "none"
         self.optimizer: Any = None
-        callbacks: list[TrainerCallback] = [
-            Account(),
-            Progress(args.metric_for_best_model or "loss"),
-            EpochOfTransforms(),
-        ]
+        self.stages = Stages(applied) if len(applied.stages) > 1 else None
+        shown = args.metric_for_best_model or "loss"
+        own: list[TrainerCallback] = [Account(), Progress(shown), EpochNumber(sampler)]
         if patience is not None:
-            callbacks.append(EarlyStoppingCallback(early_stopping_patience=patience))
+            own.append(Patience(patience, after=self.stages.share_before_last if self.stages else 0.0))
+        if keep_best > 1 and args.save_total_limit == 1:
+            args.save_total_limit = 2  # at 1 the Trainer deletes all but the best when training ends
         # The Trainer would smooth the labels itself, after asking the model for a loss that ours does not compute.
         args.label_smoothing_factor = 0.0
         super().__init__(
@@ -93,7 +117,7 @@ class FinetuneTrainer(Trainer):
             eval_dataset=eval_dataset,
             data_collator=collate,
             compute_metrics=compute_metrics,
-            callbacks=callbacks,
+            callbacks=[*own, *([self.stages] if self.stages else ()), *callbacks],
         )
         self.remove_callback(PrinterCallback)
         # `compute_loss` gives the mean of a batch; the Trainer then divides by the accumulated batches and DDP averages
@@ -110,13 +134,33 @@ class FinetuneTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """The mean loss of a batch, from the logits alone."""
-        features = {name: value for name, value in inputs.items() if name != "labels"}
-        with self._precision(model):
-            outputs = model(**features)
+        """The mean loss of a batch, from the logits alone; labels are as `Objective` takes them."""
+        features = {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL}
         labels = inputs["labels"]
-        loss = self.loss(outputs.logits, labels if self.target_scale is None else self.target_scale.standard(labels))
+        if self.target_scale is not None:
+            labels = self.target_scale.standard(labels)
+        if model.training:
+            features, labels = self.objective.inputs(features, labels)
+        teaching = self.distillation if model.training else None
+        watching: Any = teaching.watching() if teaching else nullcontext()
+        with self._precision(model), watching as seen:
+            outputs = read(model, features, self.tta, self._windows_at_once)
+            answers = teaching.answers(inputs) if teaching else None
+        loss = self.objective.loss(outputs.logits, labels, training=model.training)
+        if teaching is not None and answers is not None:
+            loss = teaching.loss(loss, outputs.logits, seen, features, answers)
         return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """One forward and backward pass, on mixed images where the recipe says so."""
+        if self.mixing is not None:
+            inputs = self.mixing(inputs, self.state.global_step)
+        return super().training_step(model, inputs, *args, **kwargs)
+
+    @property
+    def _windows_at_once(self) -> int | None:
+        """Windows of texts in memory together while evaluating; sharded models need as many calls on every process."""
+        return None if launcher_shards_the_model() else self.args.eval_batch_size
 
     def _precision(self, model: torch.nn.Module) -> Any:
         if self.autocast_dtype is None or not model.training:
@@ -126,12 +170,31 @@ class FinetuneTrainer(Trainer):
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer that `training.optim` names, with one parameter group for each rate and weight decay."""
         if self.optimizer is None:
-            kind, options = self.get_optimizer_cls_and_kwargs(self.args, model or self.model)
-            options.pop("lr", None)
-            self.optimizer = kind(
-                self.applied.parameter_groups(self.args.learning_rate, self.args.weight_decay), **options
-            )
+            groups = self.applied.parameter_groups(self.args.learning_rate, self.args.weight_decay)
+            if self.start is not None:
+                groups = self.start.without_weight_decay(groups)
+            if self.distillation is not None:
+                groups = self.distillation.parameter_groups(groups, self.args.device)
+            if self.plain_optimizer is not None:
+                self.optimizer = self.plain_optimizer.build(groups, self.applied)
+            else:
+                kind, options = self.get_optimizer_cls_and_kwargs(self.args, model or self.model)
+                options.pop("lr", None)
+                self.optimizer = kind(groups, **options)
         return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """The schedule that `training.lr_scheduler_type` names; over each stage anew where there are several."""
+        optimizer = self.optimizer if optimizer is None else optimizer
+        # Where transformers' `cosine_with_min_lr` and `polynomial` look for the rate; groups have their own.
+        optimizer.defaults["lr"] = self.args.learning_rate
+        if self.stages is not None and self.lr_scheduler is None:
+            self.lr_scheduler = self.stages.scheduler(self.args, optimizer, num_training_steps)
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return self.sampler if self.sampler is not None else super()._get_train_sampler(train_dataset)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, and stop at a loss that is not a number: every later step would be lost work."""
@@ -144,23 +207,6 @@ class FinetuneTrainer(Trainer):
                     f"output_dir. Checkpoints so far are kept in {self.args.output_dir}."
                 )
         super().log(logs, start_time)
-
-    def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> Any:
-        """The Trainer's loader; `dataloader_drop_last` is for training: it would leave out evaluation samples."""
-        drop_last = self.args.dataloader_drop_last
-        self.args.dataloader_drop_last = drop_last and is_training
-        try:
-            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
-        finally:
-            self.args.dataloader_drop_last = drop_last
-
-    def _get_eval_sampler(self, eval_dataset: Dataset[Any]) -> torch.utils.data.Sampler[int] | None:
-        """In the split's own order: with `group_by_length` the Trainer would give predictions back reordered."""
-        strategy, self.args.train_sampling_strategy = self.args.train_sampling_strategy, "random"
-        try:
-            return super()._get_eval_sampler(eval_dataset)
-        finally:
-            self.args.train_sampling_strategy = strategy
 
     # --- evaluation ----------------------------------------------------------------------------------------------
 
@@ -183,75 +229,12 @@ class FinetuneTrainer(Trainer):
         with torch.no_grad():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
         logits = outputs.logits.detach().float()
-        return (
-            loss.detach(),
-            logits if self.target_scale is None else self.target_scale.natural(logits),
-            inputs["labels"],
-        )
+        if self.target_scale is not None:
+            logits = self.target_scale.natural(logits)
+        return loss.detach(), logits, inputs["labels"]
 
     def give_targets_their_unit(self) -> None:
         """After training: fold the scale of regression targets into the output layer; the model needs no other."""
         if self.target_scale is not None:
             self.target_scale.fold_into(output_module(self.applied))
             self.target_scale = None
-
-    # --- checkpoints ---------------------------------------------------------------------------------------------
-
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Write a checkpoint beside its place, seal it, and rename it: whole, or not there."""
-        folder = Path(self.args.output_dir)
-        name = f"checkpoint-{self.state.global_step}"
-        self._staging = folder / "partial"
-        if self.args.should_save:
-            shutil.rmtree(self._staging, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            staging, self._staging = self._staging, None
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            checkpoints.seal(staging / name, folder / name)
-            staging.rmdir()
-            checkpoints.rotate(folder, self.args.save_total_limit, self.state.best_global_step)
-        self.accelerator.wait_for_everyone()
-        self._point_to_best()
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self._staging) if self._staging is not None else super()._get_output_dir(trial)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        if launcher_shards_the_model():
-            super()._save(output_dir, state_dict)
-        else:
-            checkpoints.save_weights(self.model, Path(output_dir or self.args.output_dir))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        if launcher_shards_the_model():
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            checkpoints.load_weights(self.model, Path(resume_from_checkpoint))
-
-    def _load_best_model(self) -> None:
-        if launcher_shards_the_model():
-            super()._load_best_model()
-        else:
-            checkpoints.load_weights(self.model, Path(self._point_to_best()))
-
-    def _point_to_best(self) -> str:
-        """The best checkpoint by its step: a stored path would be wrong once the folder has moved."""
-        best = f"checkpoint-{self.state.best_global_step or self.state.global_step}"
-        self.state.best_model_checkpoint = str(Path(self.args.output_dir) / best)
-        return self.state.best_model_checkpoint
-
-
-class EpochOfTransforms(TrainerCallback):
-    """Tell the data set its epoch, from which random transforms are seeded: also after a resume, also in workers."""
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Set the number of passes finished so far."""
-        loader = kwargs["train_dataloader"]
-        if hasattr(loader.dataset, "set_epoch"):
-            loader.dataset.set_epoch(math.floor(state.epoch or 0))
