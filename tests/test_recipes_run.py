@@ -9,7 +9,11 @@ from hf_finetune import finetune, list_recipes, load_recipe
 
 ARCHITECTURES = {
     "google/vit-base-patch16-224-in21k": "vit",
+    "sentence-transformers/all-MiniLM-L6-v2": "bert",
     "microsoft/resnet-18": "resnet",
+    "microsoft/resnet-50": "resnet",
+    "google/mobilenet_v2_1.0_224": "mobilenet_v2",
+    "timm/vgg16.tv_in1k": "timm_vgg",
     "google-bert/bert-base-uncased": "bert",
     "distilbert/distilbert-base-uncased": "distilbert",
     "package:digits-vit": "vit",
@@ -37,19 +41,28 @@ def rows_for(recipe, size=28) -> Dataset:
 def test_a_shipped_recipe_takes_a_step(name, tmp_path):
     shipped = load_recipe(name)
     checkpoint = save_checkpoint(ARCHITECTURES[shipped.model.checkpoint], tmp_path / "checkpoint")
+    # One step; stages take epochs, and need one step each.
+    staged = shipped.strategy.kind in ("lp_ft", "gradual")
     recipe = shipped.with_overrides(
         f"model.checkpoint={checkpoint}",
         f"output_dir={tmp_path / 'run'}",
-        "training.max_steps=1",
+        "training.num_train_epochs=1" if staged else "training.max_steps=1",
+        *(["strategy.train_blocks=1"] if shipped.strategy.kind == "freeze" else []),
         "training.per_device_train_batch_size=4",
         "evaluation.bootstrap=20",
         *(["data.max_length=16"] if shipped.task == "text-classification" else []),
     )
-    assert recipe.strategy == shipped.strategy
+    assert recipe.strategy.kind == shipped.strategy.kind
+    if recipe.distill is not None:
+        teacher = recipe.with_overrides("distill=null", f"output_dir={tmp_path / 'teacher'}")
+        recipe = recipe.with_overrides(f"distill.teacher={tmp_path / 'teacher'}")
     splits = {recipe.data.train_split, recipe.data.test_split, recipe.data.validation} - {None}
     data = DatasetDict({split: rows_for(recipe) for split in splits if isinstance(split, str)})
+    if recipe.distill is not None:
+        finetune(teacher, data=data, precision="no")
     run = finetune(recipe, data=data, precision="no")
     scores = run.metrics["test"]
-    assert scores["samples"] == 28 and run.metrics["train"]["steps"] == 1
+    assert scores["samples"] == (28 if isinstance(recipe.data.test_split, str) else round(28 * recipe.data.test_split))
+    assert run.metrics["train"]["steps"] == 1 or staged
     for metric in shipped.evaluation.metrics:
         assert metric in scores
