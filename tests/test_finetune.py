@@ -55,6 +55,7 @@ def texts(tmp_path):
             "data.train_split=train",
             "data.test_split=0.4",
             "data.validation=0.2",
+            "data.max_length=null",
             "training.num_train_epochs=1",
             "training.per_device_eval_batch_size=4",
             f"output_dir={tmp_path / name}",

@@ -68,4 +68,4 @@ def test_verbs_on_a_finished_run_work_on_other_data(capsys):
         elif verb == "evaluate":
             assert evaluate_command(arguments[0], arguments[1:])["samples"] == 24
         else:
-            load_recipe(*[pair for pair in arguments if not pair.startswith("-")])
+            load_recipe(*[pair.removeprefix("recipe=") for pair in arguments if not pair.startswith("-")])

@@ -1,0 +1,40 @@
+"""docs/techniques.md says of every technique what it really does on every kind of model."""
+
+import pytest
+from conftest import REPOSITORY
+from technique_table import TECHNIQUES, table
+
+from hf_finetune.recipes import schema
+
+PAGE = REPOSITORY / "docs" / "techniques.md"
+
+
+def written():
+    return [pair for techniques in TECHNIQUES.values() for pairs in techniques.values() for pair in pairs]
+
+
+def test_every_kind_and_every_named_choice_is_in_the_table():
+    text = " ".join(written())
+    for kind in (schema.Full, schema.HeadOnly, schema.Freeze, schema.Lora, schema.BitFit, schema.Norms, schema.Scratch,
+                 schema.LpFt, schema.Gradual, schema.Stages, schema.Features, schema.Peft):  # fmt: skip
+        assert f"strategy={kind.model_fields['kind'].default}" in text
+    for section, model in (("model", schema.Model), ("loss", schema.Loss), ("average", schema.Average)):
+        for field in set(model.model_fields) - {
+            "checkpoint", "revision", "stem_weights", "gamma", "delta", "soup_size", "kind",
+        }:  # fmt: skip
+            assert f"{section}.{field}" in text, f"{section}.{field} is not in the table of techniques"
+    for field in {**schema.ImageAugment.model_fields, **schema.TextAugment.model_fields}:
+        assert field == "keep" or f"{{{field}: " in text
+
+
+def test_the_page_has_every_technique():
+    page = PAGE.read_text()
+    for techniques in TECHNIQUES.values():
+        for name in techniques:
+            assert f"| {name} |" in page, f"run: python tests/technique_table.py > {PAGE.relative_to(REPOSITORY)}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_page_is_what_the_runs_do(tmp_path):
+    assert table(tmp_path) == PAGE.read_text()
