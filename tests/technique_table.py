@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Image
-from model_samples import save_checkpoint
+from model_samples import save_checkpoint, tokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from hf_finetune import finetune, load_recipe
 from hf_finetune.errors import UserError
@@ -29,7 +31,7 @@ TECHNIQUES: dict[str, dict[str, tuple[str, ...]]] = {
         "head (linear probe)": ("strategy=head",),
         "freeze all but the last blocks": ("strategy=freeze", "strategy.train_blocks=1"),
         "head first, then everything": ("strategy=lp_ft",),
-        "gradual unfreezing": ("strategy=gradual",),
+        "gradual unfreezing": ("strategy=gradual", "strategy.blocks_per_stage=8"),
         "stages of your own": ("strategy=stages", f"strategy.stages={STAGES}"),
         "biases (BitFit)": ("strategy=bitfit",),
         "norms": ("strategy=norms",),
@@ -121,11 +123,21 @@ def rows(text: bool) -> DatasetDict:
     return DatasetDict({"train": split, "test": split.select(range(12))})
 
 
+def with_class_token() -> PreTrainedTokenizerFast:
+    """The tests' tokenizer, with the special tokens that BERT's puts around a text."""
+    words = tokenizer()
+    places = [("[CLS]", 1), ("[SEP]", 2)]
+    words.backend_tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=places)
+    return words
+
+
 def outcome(family: str, text: bool, pairs: tuple[str, ...], folder: Path) -> str:
     """`works`, or why not in the words that a user reads."""
     checkpoint = folder / family
     if not checkpoint.exists():
         save_checkpoint(family, checkpoint)
+        if text:
+            with_class_token().save_pretrained(checkpoint)
     run = Path(tempfile.mkdtemp(dir=folder))
     teacher = folder / f"teacher-{'text' if text else 'image'}"
     base = "sst2" if text else "cifar10"
@@ -148,7 +160,7 @@ def outcome(family: str, text: bool, pairs: tuple[str, ...], folder: Path) -> st
 def reason(message: str, folder: Path) -> str:
     """The first line that says something, without places of this machine."""
     lines = [line.strip() for line in message.splitlines() if not re.match(r"\d+ faults? in the recipe", line)]
-    text = lines[0].replace(str(folder), "").replace("|", "/")
+    text = re.sub(rf"{re.escape(str(folder))}/\w+", "the checkpoint", lines[0]).replace("|", "/")
     return re.sub(r" \((command line|override)\)", "", text)
 
 
