@@ -82,13 +82,20 @@ class Run:
             several) for regression. For a single input, its answer alone.
 
         Raises:
-            UserError: an input is no image or text, or an image cannot be decoded (its place is named).
+            UserError: an input is no image or text, or an image cannot be decoded (its place is named); or a single
+                text for a model that learned from pairs.
         """
         if not _is_many(inputs):
             return self.predict([inputs], top=top, batch_size=batch_size, progress=progress)[0]
         values = list(inputs)
         if not values:
             return []
+        data = self.recipe.data
+        if data.text_pair and any(isinstance(value, str) for value in values):
+            raise UserError(
+                f"The model takes pairs of texts ({data.text}, {data.text_pair}), and single texts were given. "
+                "Give (text, pair) tuples."
+            )
         answers = self._predictor.answer(values, batch_size, "predicting" if progress else None)
         if answers.errors:
             row, reason = next(iter(answers.errors.items()))

@@ -78,6 +78,17 @@ def test_texts_pairs_and_dictionaries(tmp_path):
             run.predict(bad)
 
 
+def test_a_model_of_pairs_refuses_single_texts(tmp_path):
+    folder = save(tmp_path / "run", text_model())[0]
+    recipe = Run.load(folder).recipe
+    pairs = recipe.data.model_copy(update={"text": "question", "text_pair": "answer"})
+    (folder / "recipe.yaml").write_text(recipe.model_copy(update={"data": pairs}).to_yaml())
+    run, said = Run.load(folder), texts(3)
+    assert "label" in run.predict((said[1], said[2]))
+    with pytest.raises(UserError, match="question, answer"):
+        run.predict(said)
+
+
 def test_numbers_and_several_labels(tmp_path):
     number = Run.load(save(tmp_path / "number", text_model(("stars",), REGRESSION), REGRESSION)[0])
     assert isinstance(number.predict("good film"), float)
