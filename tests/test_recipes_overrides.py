@@ -52,7 +52,7 @@ def test_a_rate_tuned_for_another_strategy_does_not_stay_and_is_said():
     assert "learning_rate" not in resolved.recipe.training.values()
     assert default_learning_rate(resolved.recipe) == 1e-3
     (note,) = resolved.notes
-    assert "1e-4" in note and "full" in note and "head" in note and "0.001" in note
+    assert "3e-4" in note and "full" in note and "head" in note and "0.001" in note
     kept = resolve("cifar10", ["training.learning_rate=0.5", "strategy=head"])
     assert kept.recipe.training.values()["learning_rate"] == 0.5 and not kept.notes
     same = resolve("cifar10", ["strategy=full"])

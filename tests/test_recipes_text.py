@@ -138,7 +138,7 @@ def test_every_enumerated_value_is_one_that_transformers_takes():
         ours = set(PLAIN_OPTIMIZERS) if name == "optim" else set()
         assert set(typing.get_args(literal)) == {member.value for member in theirs} | ours
     assert Training(lr_scheduler_type=SchedulerType.COSINE).values() == {"lr_scheduler_type": "cosine"}
-    assert TrainingArguments(**load_recipe("cifar10").training.values(), use_cpu=True).learning_rate == 1e-4
+    assert TrainingArguments(**load_recipe("cifar10").training.values(), use_cpu=True).learning_rate == 3e-4
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
