@@ -85,6 +85,7 @@ state.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize(
     ("name", "ranks"), [("cpu", ["RANK 0 of 1 None"]), ("cpu_2proc", ["RANK 0 of 2 gloo", "RANK 1 of 2 gloo"])]

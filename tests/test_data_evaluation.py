@@ -72,6 +72,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize("broken", [False, True])
 def test_every_process_loads_the_same_or_meets_the_same_error(run_in, tmp_path, broken):

@@ -99,6 +99,7 @@ def test_what_does_not_exist_has_no_interval_and_says_why(capsys):
     assert "r2 has no value here: the target is the same" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", [SINGLE, MULTI, REGRESSION])
 def test_intervals_cover_the_truth_about_as_often_as_they_say(problem):
     """600 test sets of 300 samples; each share has a standard error of 0.01, and the band leaves three of them.

@@ -169,6 +169,7 @@ def test_a_pipeline_answers_as_the_model_does(name, tmp_path):
     assert [scores[label] for label in NAMES] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_saved_folders_give_the_same_logits_where_hf_finetune_is_not_installed(tmp_path):
     expected = {}
     for name in ("clip", "dinov3", "t5_encoder"):

@@ -331,6 +331,7 @@ def test_a_cosine_head_is_refused_for_regression_and_coral(tmp_path):
 # --- a process without this package ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_saved_folders_give_the_same_logits_where_hf_finetune_is_not_installed(tmp_path):
     cases = {
         "vit": {"pooling": "gem", "head": {"kind": "mlp", "hidden": [6], "norm": "batch"}},

@@ -132,6 +132,7 @@ def test_plain_run_equals_its_pipeline(family, tmp_path):
     np.testing.assert_allclose(from_pipeline(tmp_path / "out", family), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["full", "lora"])
 @pytest.mark.parametrize("family", KINDS)
 def test_mlp_head_loads_in_a_process_without_this_package_and_never_as_a_random_head(family, strategy, tmp_path):

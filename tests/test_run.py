@@ -71,6 +71,7 @@ def test_a_foreign_folder_is_never_written_to(run_in):
     assert [path.name for path in thesis.parent.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.slow
 def test_a_diverging_run_says_so_instead_of_reporting_zero(run_in):
     result = run_in(*command("python -m", *SMALL, "training.learning_rate=1e30", "training.max_grad_norm=0"))
     assert result.returncode == 2, result.stdout + result.stderr
@@ -95,6 +96,7 @@ print(run.path, type(run.model).__name__)
 """
 
 
+@pytest.mark.slow
 def test_from_code_with_data_in_memory(run_in):
     result = run_in("python", "-c", IN_MEMORY, "run")
     assert result.returncode == 0, result.stderr

@@ -325,6 +325,7 @@ def test_a_whole_run_is_finished_once_and_answers_as_a_pipeline(tmp_path):
     assert classify(image)[0]["label"] == run.predict([image])[0]["label"]
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_processes_fit_what_one_fits(tmp_path, capsys):
     job = ("strategy=features", "data.max_train_samples=100", "data.max_eval_samples=37", "evaluation.bootstrap=0")
