@@ -9,8 +9,25 @@ import datasets
 import numpy as np
 import pytest
 from PIL import Image
+from transformers import ConvNextImageProcessor, MobileNetV2ImageProcessor, ViTImageProcessor
+from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
 
 from hf_finetune.recipes.schema import Recipe
+
+TIMM = {
+    "input_size": [3, 32, 32],
+    "mean": [0.4, 0.5, 0.6],
+    "std": [0.2, 0.3, 0.4],
+    "interpolation": "bicubic",
+    "crop_pct": 0.9,
+}
+# Each resizes in its own way; every one gives images of 32 pixels' height.
+PROCESSORS = {
+    "vit": lambda: ViTImageProcessor(size={"height": 32, "width": 48}),
+    "mobilenet": lambda: MobileNetV2ImageProcessor(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}),
+    "convnext": lambda: ConvNextImageProcessor(size={"shortest_edge": 32}, crop_pct=0.875),
+    "timm": lambda: TimmWrapperImageProcessor(TIMM),
+}
 
 
 @pytest.fixture(autouse=True)

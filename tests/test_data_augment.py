@@ -5,15 +5,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from data_samples import encoded, photo, private_cache  # noqa: F401
+from data_samples import PROCESSORS, encoded, photo, private_cache  # noqa: F401
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as PilImage
 from test_data_text_samples import rows as text_rows
 from test_data_text_samples import tokenizer
-from transformers import ConvNextImageProcessor, ViTImageProcessor
-from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
 
-from hf_finetune.data import collate_images, image_samples, text_samples
+from hf_finetune.data import collate_images, image_samples, normalized, text_samples
 from hf_finetune.data.augment import operations_of
 from hf_finetune.data.augment_text import hidden_words
 from hf_finetune.data.final_pixels import FinalPixels
@@ -37,18 +35,6 @@ FULL = {
 }
 OFF = {name: None if name == "crop" else 0 for name in FULL}
 EVERYTHING = ImageAugment(**{**FULL, "pad_crop": 4, "rotation": 20, "color_jitter": 0.3, "flip": 0.5, "grey": 0.3})
-TIMM = {
-    "input_size": [3, 32, 32],
-    "mean": [0.4, 0.5, 0.6],
-    "std": [0.2, 0.3, 0.4],
-    "interpolation": "bicubic",
-    "crop_pct": 0.9,
-}
-PROCESSORS = {
-    "vit": lambda: ViTImageProcessor(size={"height": 32, "width": 48}),
-    "convnext": lambda: ConvNextImageProcessor(size={"shortest_edge": 32}, crop_pct=0.875),
-    "timm": lambda: TimmWrapperImageProcessor(TIMM),
-}
 
 
 def sharp(seed, size):
@@ -72,7 +58,7 @@ def pixels(augment, processor=None, count=6, seed=0, epoch=0):
     """Samples as one tensor (N, C, H, W)."""
     samples = image_samples(split(count), processor or PROCESSORS["vit"](), augment=augment, seed=seed)
     samples.set_epoch(epoch)
-    return torch.stack([sample["pixel_values"] for sample in samples.__getitems__(range(count))])
+    return normalized(collate_images(samples.__getitems__(range(count))))["pixel_values"]
 
 
 def test_the_list_of_names_is_the_recipes():
@@ -162,8 +148,9 @@ def test_changes_depend_on_seed_epoch_and_id_alone():
     torch.rand(7)
     assert torch.equal(pixels(EVERYTHING), expected)
     samples = image_samples(split().select([4, 1]), PROCESSORS["vit"](), augment=EVERYTHING)
-    assert torch.equal(samples[0]["pixel_values"], expected[4])
-    assert torch.equal(samples[1]["pixel_values"], expected[1])
+    found = normalized(collate_images(samples.__getitems__([0, 1])))["pixel_values"]
+    assert torch.equal(found[0], expected[4])
+    assert torch.equal(found[1], expected[1])
     assert not torch.equal(pixels(EVERYTHING, seed=1), expected)
     assert not torch.equal(pixels(EVERYTHING, epoch=1), expected)
 
@@ -183,7 +170,7 @@ def test_workers_give_the_same_pixels_in_every_epoch():
     )
     for epoch in (0, 1):
         samples.set_epoch(epoch)
-        seen = torch.cat([batch["pixel_values"] for batch in loader])
+        seen = torch.cat([normalized(batch)["pixel_values"] for batch in loader])
         assert torch.equal(seen, pixels(EVERYTHING, count=8, epoch=epoch))
 
 
@@ -191,7 +178,8 @@ def test_samples_travel_to_spawned_workers():
     samples = image_samples(split(2), PROCESSORS["vit"](), augment=EVERYTHING)
     again = pickle.loads(pickle.dumps(samples.augmentation))
     image = photo(0)
-    assert torch.equal(again([image], 0, [3])[0], samples.augmentation([image], 0, [3])[0])
+    here, there = (change([image], 0, [3])[0]["pixel_values"] for change in (samples.augmentation, again))
+    assert torch.equal(here, there)
 
 
 # --- texts -----------------------------------------------------------------------------------------------------------

@@ -81,6 +81,49 @@ def test_a_regression_run_can_be_continued_from(tmp_path):
     assert second.metrics["test"]["mse"] == pytest.approx(first.metrics["test"]["mse"], rel=1e-3)
 
 
+def test_an_output_layer_without_bias_answers_as_it_was_scored(tmp_path):
+    """GPT-2's `score` has none: what a run adds to it would be gone in the saved model."""
+    save_checkpoint("gpt2", tmp_path / "gpt2")
+    rows = [(" ".join(f"w{3 + (n * word) % 40}" for word in range(1, 5)), 200.0 + 10 * (n % 7)) for n in range(60)]
+    table = pd.DataFrame(rows, columns=["text", "label"])
+    table.to_csv(tmp_path / "rows.csv", index=False)
+
+    def run(name, checkpoint, *pairs):
+        return finetune(
+            load_recipe(
+                "stsb",
+                f"model.checkpoint={checkpoint}",
+                f"data={{dataset: {tmp_path / 'rows.csv'}, text: text, label: label, test_split: 0.3}}",
+                "evaluation.metrics=[mse]",
+                "training.num_train_epochs=3",
+                f"output_dir={tmp_path / name}",
+                *pairs,
+            )
+        )
+
+    first = run("first", tmp_path / "gpt2")
+    told = pd.read_parquet(first.path / "predictions.parquet")
+    again = first.predict([table["text"][row] for row in told["id"]])
+    assert again == pytest.approx(list(told["prediction"]), rel=1e-4)
+    assert first.evaluate()["mse"] == pytest.approx(first.metrics["test"]["mse"], rel=1e-4)
+    onwards = run("onwards", first.path, "training.learning_rate=1e-12", "training.warmup_steps=0")
+    assert onwards.metrics["test"]["mse"] == pytest.approx(first.metrics["test"]["mse"], rel=1e-3)
+
+
+def test_a_kept_head_answers_in_the_targets_unit_though_other_parts_are_new(tmp_path):
+    data = in_memory([float(200 + 30 * (row % 5)) for row in range(60)])
+    first = finetune(small(tmp_path / "a", "evaluation.metrics=null"), data=data)
+    onwards = small(
+        tmp_path / "b",
+        "evaluation.metrics=null",
+        f"model.checkpoint={first.path}",
+        "model.reinit_blocks=1",
+        "training.learning_rate=1e-12",
+    )
+    second = finetune(onwards, data=data)
+    assert second.metrics["test"]["mse"] < 200.0**2  # an answer of 200 taken for 200 spreads is off by thousands
+
+
 def test_other_data_is_never_answered_with_an_old_score(tmp_path):
     recipe = small(tmp_path / "run")
     numbers = [row % 4 for row in range(60)]
@@ -98,24 +141,45 @@ def test_a_run_remembers_that_its_data_was_in_memory(tmp_path):
         run.evaluate()
 
 
-@pytest.mark.parametrize("pair", ["data.label=lable", "evaluation.best=top_5_accuracy"])
-def test_a_command_that_was_wrong_leaves_nothing_and_can_be_corrected(tmp_path, pair):
-    with pytest.raises(UserError):
-        finetune(small(tmp_path / "runs" / "new", pair, "evaluation.metrics=[accuracy, top_5_accuracy]"))
-    if pair.startswith("data"):
-        assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(
+    ("pair", "words"),
+    [("data.label=lable", "lable"), ("strategy={kind: freeze, train_blocks: 99}", "train_blocks")],  # data, then model
+)
+def test_a_command_that_was_wrong_leaves_nothing_and_can_be_corrected(tmp_path, pair, words):
+    recipe = small(tmp_path / "runs" / "new", pair)
+    with pytest.raises(UserError, match=words):
+        finetune(recipe)
+    assert list(tmp_path.iterdir()) == []
     assert finetune(small(tmp_path / "runs" / "new")).metrics["test"]["samples"] == 60
 
 
-def test_an_attempt_without_a_checkpoint_does_not_keep_the_folder(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("where", "left"), [("folder.RunFolder.checkpoint", 0), ("trainer.FinetuneTrainer.train", 1)])
+def test_an_attempt_without_a_checkpoint_does_not_keep_the_folder(tmp_path, monkeypatch, where, left):
+    """Whether it ended before it wrote down whose the folder is, or after."""
+
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("hf_finetune.training.trainer.FinetuneTrainer.compute_loss", stop)
+        patch.setattr(f"hf_finetune.training.{where}", stop)
         finetune(small(tmp_path / "run"))
+    assert len(list(tmp_path.iterdir())) == left
     run = finetune(small(tmp_path / "run", "training.learning_rate=1e-4"))
     assert run.recipe.training.values()["learning_rate"] == 1e-4
+
+
+@pytest.mark.parametrize("beside", [[], ["state.json", "notes.txt"]])
+def test_a_recipe_of_ones_own_in_the_folder_is_never_overwritten(tmp_path, beside):
+    """Nothing but what a run writes may lie there, and a run writes state.json before its first checkpoint."""
+    own = small(tmp_path / "run", "training.learning_rate=1e-4").to_yaml() + "# mine\n"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text(own)
+    for name in beside:
+        (tmp_path / "run" / name).write_text("{}")
+    with pytest.raises(UserError, match="never overwritten"):
+        finetune(small(tmp_path / "run"))
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == own
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted(["recipe.yaml", *beside])
 
 
 @pytest.fixture

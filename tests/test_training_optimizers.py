@@ -1,11 +1,13 @@
 """Optimizers by plain name: torch's own steps, real arguments, rates, checkpoints; and the time budget."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import distributed
 from trainer_samples import trainer, weights
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from hf_finetune.errors import UserError
 from hf_finetune.recipes.load import load_recipe, resolve
@@ -212,6 +214,18 @@ class TestMaxMinutes:
         second.train(resume_from_checkpoint=str(tmp_path / "checkpoints" / "checkpoint-4"))
         (budget,) = [each for each in second.callback_handler.callbacks if isinstance(each, TimeBudget)]
         assert 4 * 60 <= budget.used_before < 4 * 60 + 30
+
+    def test_several_processes_ask_rank_0_every_tenth_step(self):
+        budget = TimeBudget(0.0)
+        args = SimpleNamespace(world_size=2, device="cpu", eval_strategy="epoch", save_strategy="epoch")
+        distributed.init_process_group("gloo", rank=0, world_size=1, store=distributed.HashStore())
+        try:
+            for step in range(1, 11):
+                control = TrainerControl()
+                budget.on_step_end(args, TrainerState(global_step=step), control)
+                assert control.should_training_stop == (step == 10)
+        finally:
+            distributed.destroy_process_group()
 
     def test_the_clock_is_monotonic(self):
         budget = TimeBudget(1.0)

@@ -36,13 +36,24 @@ def test_losses_are_the_fields_own():
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_folding_the_scale_gives_the_same_numbers(bias):
+def test_folding_the_scale_gives_the_same_numbers_and_taking_it_out_again_the_same_layer(bias):
     targets = np.random.default_rng(0).normal(200.0, 60.0, size=(50, 2))
-    scale = TargetScale.of(targets)
+    scale = TargetScale.of(targets, centred=bias)
     layer, features = nn.Linear(4, 2, bias=bias), torch.randn(7, 4)
-    before = scale.natural(layer(features))
+    shapes = {name: tensor.shape for name, tensor in layer.state_dict().items()}
+    scores = layer(features)
     scale.fold_into(layer)
-    torch.testing.assert_close(layer(features), before, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(layer(features), scale.natural(scores), rtol=1e-5, atol=1e-3)
+    assert {name: tensor.shape for name, tensor in layer.state_dict().items()} == shapes  # what a reload expects
+    scale.take_out_of(layer)
+    torch.testing.assert_close(layer(features), scores, rtol=1e-4, atol=1e-4)
+
+
+def test_without_a_bias_targets_are_scaled_to_a_mean_square_of_one():
+    targets = torch.tensor([[3.0, 0.0], [5.0, 0.0]])
+    scale = TargetScale.of(targets.numpy(), centred=False)
+    assert scale.mean.tolist() == [0.0, 0.0] and scale.std[1] == 1.0
+    torch.testing.assert_close(scale.standard(targets).square().mean(0), torch.tensor([1.0, 0.0]))
 
 
 def test_scale_of_one_target_and_of_a_constant_one():

@@ -15,6 +15,7 @@ from hf_finetune.model import LoadedModel, load_pretrained
 from hf_finetune.model.heads import output_layer
 from hf_finetune.recipes.schema import Model
 from hf_finetune.training.precision import choose_precision
+from hf_finetune.training.teacher import inputs_of, pooled
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -76,27 +77,18 @@ class _Pooled(nn.Module):
         self.model = loaded.model
         self.of_texts = of_texts
         self.in_bf16 = choose_precision("auto").name == "bf16"
-        self.seen: torch.Tensor | None = None
-        layer = loaded.model.get_submodule(output_layer(loaded.model, loaded.anatomy))
-        layer.register_forward_pre_hook(self._keep)
-
-    def _keep(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self.seen = inputs[0]
+        self.layer = loaded.model.get_submodule(output_layer(loaded.model, loaded.anatomy))
 
     def forward(self, **inputs: torch.Tensor) -> SequenceClassifierOutput:
         """Features (batch, width), as `logits`."""
         device = next(self.model.parameters()).device.type
         options: dict[str, Any] = {"output_hidden_states": True} if self.of_texts else {}
-        with torch.autocast(device, torch.bfloat16, enabled=self.in_bf16):
+        with torch.autocast(device, torch.bfloat16, enabled=self.in_bf16), inputs_of(self.layer) as seen:
             output = self.model(**inputs, **options)
         hidden = getattr(output, "hidden_states", None) if self.of_texts else None
         if hidden is not None and hidden[-1].shape[:2] == inputs["input_ids"].shape:
             mask = inputs["attention_mask"].unsqueeze(-1).float()
             features = (hidden[-1].float() * mask).sum(1) / mask.sum(1)
         else:
-            assert self.seen is not None
-            features = self.seen.float()
-            # A convolution as the output layer sees maps (batch, width, 1, 1), others perhaps tokens.
-            features = features.flatten(2).mean(2) if features.ndim == 4 else features
-            features = features.mean(1) if features.ndim == 3 else features
+            features = pooled(seen, inputs)
         return SequenceClassifierOutput(logits=features)  # type: ignore[arg-type]

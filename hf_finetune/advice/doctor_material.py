@@ -18,7 +18,7 @@ from hf_finetune.data.roles import canonical_rows, labels_of
 from hf_finetune.data.sources import open_source, take_split
 from hf_finetune.data.split_names import settle_splits
 from hf_finetune.data.splits import subset
-from hf_finetune.errors import DataError
+from hf_finetune.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from hf_finetune.recipes.schema import Recipe
@@ -143,8 +143,14 @@ def gather(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Mater
 
     Raises:
         DataError: the train split cannot be found or understood.
-        UserError: the network or a package is missing.
+        UserError: the network or a package is missing, or the recipe has several tasks.
     """
+    if recipe.tasks:
+        name, task = next(iter(recipe.tasks.items()))
+        raise UserError(
+            f"The doctor looks at one label column, and the recipe has several tasks: add tasks={{}} data.label="
+            f"{task.label} to look at {name}, and so on."
+        )
     found = open_source(recipe.data, source)
     data = settle_splits(recipe.data, found)
     recipe = recipe.model_copy(update={"data": data})

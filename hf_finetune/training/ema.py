@@ -33,6 +33,7 @@ class Ema(TrainerCallback):
         self.steps = 0
         self.parameters: dict[str, torch.Tensor] = {}
         self.buffers: dict[str, torch.Tensor] = {}
+        self._persistent: set[str] | None = None  # names of what is saved: asked for once, not at each step
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -57,8 +58,9 @@ class Ema(TrainerCallback):
         if averages:
             get_ema_multi_avg_fn(decay)(averages, [live[name].detach() for name in self.parameters], self.steps)
         self.parameters = dict(zip(self.parameters, averages, strict=True))
-        persistent = set(model.state_dict(keep_vars=True))
-        self.buffers = {name: buffer.clone() for name, buffer in model.named_buffers() if name in persistent}
+        if self._persistent is None:
+            self._persistent = set(model.state_dict(keep_vars=True))
+        self.buffers = {name: buffer.clone() for name, buffer in model.named_buffers() if name in self._persistent}
         self.steps += 1
 
     def save(self, folder: Path) -> None:

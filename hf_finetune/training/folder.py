@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 STATE = "state.json"
+# All that an attempt can have left that ended before its first checkpoint.
+_BEGUN = frozenset({"recipe.yaml", STATE, "checkpoints", ".lock"})
 
 
 class RunFolder:
@@ -55,7 +58,8 @@ class RunFolder:
         from filelock import FileLock, Timeout
 
         try:
-            self._made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+            places = (self.checkpoints, self.path, *self.path.parents)  # the Trainer makes the first when it is built
+            self._made = [path for path in places if not path.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.path / ".lock")
             self._lock.acquire(timeout=0)
@@ -72,10 +76,14 @@ class RunFolder:
             self._lock.release()
             (self.path / ".lock").unlink(missing_ok=True)
             self._lock = None
+            if not (self.path / "recipe.yaml").exists() and self.checkpoints.is_dir():
+                with suppress(OSError):
+                    self.checkpoints.rmdir()  # the Trainer makes it, also where an error comes before training
             for path in self._made:
-                if not path.exists() or any(path.iterdir()):
+                if path.exists() and any(path.iterdir()):
                     break
-                path.rmdir()
+                if path.exists():
+                    path.rmdir()
 
     def checkpoint(self, facts: dict[str, Any]) -> Path | None:
         """The checkpoint to continue from, if any.
@@ -97,7 +105,7 @@ class RunFolder:
         """Write down whose folder this is, just before training, on rank 0; every rank has looked at it by then."""
         if not is_main_process():
             return
-        if _unlike(self.path, self.recipe):
+        if self._came_to_nothing or not (self.path / "recipe.yaml").is_file():
             write_whole(self.path / "recipe.yaml", self.recipe.to_yaml())
         write_whole(self.path / STATE, json.dumps(facts, indent=1))
         self.checkpoints.mkdir(exist_ok=True)
@@ -112,6 +120,17 @@ class RunFolder:
                 f"{self.path} holds the finished run of this recipe, but on other data than there is now (another "
                 "fingerprint). Give another output_dir."
             )
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The facts of the run that there is to go on with; nothing where there is none."""
+        return self._facts if newest_step(self.checkpoints) >= 0 else {}
+
+    @property
+    def _came_to_nothing(self) -> bool:
+        """Whether all in the folder is ours, of an attempt without a checkpoint: then there is nothing to lose."""
+        left = {path.name for path in self.path.iterdir()}
+        return left <= _BEGUN and STATE in left and newest_step(self.checkpoints) < 0
 
     @property
     def _facts(self) -> dict[str, Any]:
@@ -140,7 +159,7 @@ class RunFolder:
             return
         if not self.path.is_dir():
             raise UserError(f"output_dir={self.path} is a file. Give another output_dir.")
-        left = [path for path in self.path.iterdir() if path.name != ".lock"]
+        left = [path for path in self.path.iterdir() if path.name != ".lock" and not _empty(path, "checkpoints")]
         if not left:
             return
         if self.resume not in ("auto", "never") and self.finished:
@@ -154,8 +173,8 @@ class RunFolder:
                 f"output_dir={self.path} exists and holds no run (first: {left[0].name}); it is never overwritten. "
                 "Give another output_dir."
             )
-        if not self.finished and newest_step(self.checkpoints) < 0:
-            return  # an attempt that ended before its first checkpoint: there is nothing to lose
+        if self._came_to_nothing:
+            return
         differences = _differences(load_recipe(str(written)), self.recipe)
         if differences:
             shown = "\n".join(f"  {line}" for line in differences[:10])
@@ -169,10 +188,8 @@ class RunFolder:
             )
 
 
-def _unlike(folder: Path, recipe: Recipe) -> bool:
-    """Whether the folder has no recipe.yaml yet, or that of an attempt that came to nothing."""
-    written = folder / "recipe.yaml"
-    return not written.is_file() or bool(_differences(load_recipe(str(written)), recipe))
+def _empty(path: Path, name: str) -> bool:
+    return path.name == name and path.is_dir() and not any(path.iterdir())
 
 
 def _set_aside(checkpoints: Path, step: int) -> None:

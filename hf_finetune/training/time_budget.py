@@ -12,12 +12,14 @@ from transformers.trainer_utils import IntervalStrategy
 
 from hf_finetune.console import say
 
+_EVERY = 10  # steps: asking rank 0 makes every process wait for the GPU
+
 
 class TimeBudget(TrainerCallback, ExportableState):
     """Stops training at the end of the step in which the time is used up; validation follows as at any end.
 
-    Counted is the wall time of the training loop, validation and checkpoints included. The time used before an
-    interruption is in the checkpoints, and counts after a resume.
+    Several processes agree on it at every tenth step. Counted is the wall time of the training loop, validation and
+    checkpoints included. The time used before an interruption is in the checkpoints, and counts after a resume.
 
     Args:
         minutes: of training.
@@ -45,7 +47,7 @@ class TimeBudget(TrainerCallback, ExportableState):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Rank 0's clock decides for all."""
-        if not self._over(args):
+        if not self._over(args, state.global_step):
             return
         if not control.should_training_stop:
             say(
@@ -57,9 +59,11 @@ class TimeBudget(TrainerCallback, ExportableState):
         control.should_evaluate |= args.eval_strategy != IntervalStrategy.EPOCH
         control.should_save |= args.save_strategy == "steps"
 
-    def _over(self, args: TrainingArguments) -> bool:
+    def _over(self, args: TrainingArguments, step: int) -> bool:
         over = self.used >= self.minutes * 60.0
         if args.world_size > 1 and torch.distributed.is_initialized():
+            if step % _EVERY:
+                return False
             answer = torch.tensor([int(over)], device=args.device)
             torch.distributed.broadcast(answer, src=0)
             over = bool(answer.item())
