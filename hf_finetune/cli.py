@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
+from hf_finetune import commands
 from hf_finetune.console import is_main_process, say
 from hf_finetune.errors import Fault, RecipeError, UserError
 from hf_finetune.recipes import list_recipes
@@ -40,6 +39,7 @@ Other verbs (--help tells more):
   hf-finetune doctor recipe=NAME [key=value ...]          what is the matter with the data, before you train
   hf-finetune evaluate RUN_OR_MODEL data.dataset=...      score a finished model on other data
   hf-finetune predict RUN_OR_MODEL INPUT... [--out FILE]  label files, folders, tables or text
+  hf-finetune cache [clear [KEY] [--older-than DAYS]]     kept features of frozen blocks: list or delete them
   hf-finetune schema                                      JSON schema of a recipe, for editors"""
 
 
@@ -81,9 +81,6 @@ def _page(complaint: str | None = None) -> int:
         return 0
     _complain(f"{page}\n\n{complaint}")
     return 2
-
-
-# --- train -----------------------------------------------------------------------------------------------------------
 
 
 def _train(arguments: list[str]) -> int:
@@ -148,134 +145,14 @@ def _leave_process_group() -> None:
         torch.distributed.destroy_process_group()
 
 
-# --- the other verbs -------------------------------------------------------------------------------------------------
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse whose complaints end like all others: one message, one rank, exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}\n{self.format_usage().strip()}\n{self.prog} --help tells more")
-
-
-def _parser(verb: str, description: str) -> _Parser:
-    return _Parser(prog=f"hf-finetune {verb}", description=description, allow_abbrev=False)
-
-
-def _trust_flag(parser: _Parser) -> None:
-    parser.add_argument(
-        "--trust-remote-code", action="store_true", help="run code from the Hub that a checkpoint or a metric brings"
-    )
-
-
-def _doctor(arguments: list[str]) -> int:
-    parser = _parser(
-        "doctor", "Report on the data of a recipe: balance, broken rows, copies, likely label errors, leaks."
-    )
-    parser.add_argument("pairs", nargs="+", metavar="recipe=NAME|key=value", help="as for train")
-    parser.add_argument("--json", metavar="FILE", help="write all that was found, every suspect, as JSON")
-    parser.add_argument("--max-samples", type=int, default=5000, metavar="N", help="rows for the checkpoint to look at")
-    _trust_flag(parser)
-    given = parser.parse_intermixed_args(arguments)
-    names = [pair.removeprefix("recipe=") for pair in given.pairs if pair.startswith("recipe=")]
-    if len(names) != 1 or given.max_samples < 1:
-        parser.error("--max-samples must be at least 1" if names else "recipe= is missing: which of them?")
-
-    from hf_finetune.recipes.load import resolve
-
-    recipe = resolve(names[0], [pair for pair in given.pairs if not pair.startswith("recipe=")]).recipe
-
-    from hf_finetune.advice import examine
-    from hf_finetune.files import write_whole
-
-    report = examine(recipe, max_samples=given.max_samples, trust_remote_code=given.trust_remote_code)
-    say(report.in_words())
-    if given.json:
-        write_whole(given.json, report.as_json())
-    return 0
-
-
-def _evaluate(arguments: list[str]) -> int:
-    parser = _parser("evaluate", "Score a finished run, or any classification model, on a data set.")
-    parser.add_argument("model", metavar="RUN_OR_MODEL", help="a run's output_dir, a folder, or a Hub id")
-    parser.add_argument("pairs", nargs="*", metavar="key=value", help="such as data.dataset=... data.test_split=...")
-    _trust_flag(parser)
-    given = parser.parse_intermixed_args(arguments)
-    from hf_finetune.evaluation.commands import evaluate_command
-
-    evaluate_command(given.model, given.pairs, trust_remote_code=given.trust_remote_code)
-    return 0
-
-
-def _predict(arguments: list[str]) -> int:
-    parser = _parser("predict", "Label images or text with a finished run, or any classification model.")
-    parser.add_argument("model", metavar="RUN_OR_MODEL", help="a run's output_dir, a folder, or a Hub id")
-    parser.add_argument(
-        "inputs",
-        nargs="*",
-        metavar="INPUT",
-        help="image files, folders, globs, csv/tsv/jsonl/parquet tables; text from standard input where left out or -",
-    )
-    parser.add_argument("--out", metavar="FILE", help="csv, jsonl or parquet by its ending; else standard output")
-    parser.add_argument("--column", metavar="NAME", help="the column of a table to label")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="samples at a time (default 32)")
-    _trust_flag(parser)
-    given = parser.parse_intermixed_args(arguments)
-    if given.batch_size < 1:
-        parser.error("--batch-size must be at least 1")
-    from hf_finetune.evaluation.commands import predict_command
-
-    return predict_command(
-        given.model,
-        given.inputs,
-        out=given.out,
-        column=given.column,
-        batch_size=given.batch_size,
-        trust_remote_code=given.trust_remote_code,
-    )
-
-
-def _recipes(arguments: list[str]) -> int:
-    parser = _parser("recipes", "List the shipped recipes, or print one with its overrides, every value resolved.")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a shipped name, a .yaml file, a run or hub:OWNER/NAME")
-    parser.add_argument("pairs", nargs="*", metavar="key=value")
-    parser.add_argument("--origin", action="store_true", help="say of each value where it came from")
-    given = parser.parse_intermixed_args(arguments)
-    if given.name is None:
-        if given.origin:
-            parser.error("--origin needs a recipe")
-        titles = list_recipes()
-        width = max(map(len, titles), default=0)
-        for name, title in titles.items():
-            say(f"{name:{width}}  {title}")
-        return 0
-
-    from hf_finetune.recipes.load import resolve
-    from hf_finetune.recipes.origins import with_origins
-
-    resolved = resolve(given.name.removeprefix("recipe="), given.pairs)
-    text = with_origins(resolved) if given.origin else resolved.recipe.to_yaml()
-    say("".join(f"# note: {note}\n" for note in resolved.notes) + text.rstrip("\n"))
-    return 0
-
-
-def _schema(arguments: list[str]) -> int:
-    _parser("schema", "Print the JSON schema of a recipe, for editors: hf-finetune schema > schema.json").parse_args(
-        arguments
-    )
-    from hf_finetune.recipes.json_schema import schema_text
-
-    say(schema_text().rstrip("\n"))
-    return 0
-
-
 _VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
-    "doctor": _doctor,
-    "evaluate": _evaluate,
-    "predict": _predict,
-    "recipes": _recipes,
-    "schema": _schema,
+    "doctor": commands.doctor,
+    "evaluate": commands.evaluate,
+    "predict": commands.predict,
+    "recipes": commands.recipes,
+    "schema": commands.schema,
+    "cache": commands.cache,
 }
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The entry points as a user meets them: pages, faults, exit codes, one rank, nothing written, and quick."""
+"""The entry points as a user meets them: pages, faults, exit codes, one rank, nothing written, and quick.
+
+What they say is tested in this process, and in `slow` by starting them as a user does.
+"""
 
 import json
 import os
@@ -21,41 +24,73 @@ ENTRY_POINTS = {
 }
 
 
-@pytest.mark.parametrize("entry", ENTRY_POINTS)
-def test_a_typo_is_answered_with_the_nearest_name_and_nothing_is_written(run_in, entry):
-    result = run_in(*ENTRY_POINTS[entry], "recipe=cifar10", "traning.learning_rate=1", "strategy=lroa")
+def started(request, *command):
+    """`run_in` as a function of the arguments alone."""
+    run_in = request.getfixturevalue("run_in")
+
+    def run(*arguments, **environment):
+        return run_in(*command, *arguments, **environment)
+
+    run.folder = run_in.folder
+    return run
+
+
+@pytest.fixture(params=["called", pytest.param("started", marks=pytest.mark.slow)])
+def cli(request):
+    """cli(VERB, *arguments) -> CompletedProcess, in the empty folder `cli.folder`."""
+    if request.param == "called":
+        return request.getfixturevalue("call")
+    return started(request, "python", "-m", "hf_finetune.cli")
+
+
+@pytest.fixture(params=["called", *(pytest.param(entry, marks=pytest.mark.slow) for entry in ENTRY_POINTS)])
+def train(request):
+    """train(*arguments) -> CompletedProcess, by each way to start a training."""
+    if request.param != "called":
+        return started(request, *ENTRY_POINTS[request.param])
+    call = request.getfixturevalue("call")
+
+    def run(*arguments, **environment):
+        return call("train", *arguments, **environment)
+
+    run.folder = call.folder
+    return run
+
+
+def test_a_typo_is_answered_with_the_nearest_name_and_nothing_is_written(train):
+    result = train("recipe=cifar10", "traning.learning_rate=1", "strategy=lroa")
     assert result.returncode == 2 and not result.stdout
     assert "training.learning_rate" in result.stderr and "lora" in result.stderr and "command line" in result.stderr
     assert "Traceback" not in result.stderr
-    assert list(run_in.folder.iterdir()) == []
+    assert list(train.folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("entry", ENTRY_POINTS)
-def test_without_a_recipe_the_page_helps(run_in, entry):
-    missing = run_in(*ENTRY_POINTS[entry], "strategy=lora")
+def test_without_a_recipe_the_page_helps(train):
+    missing = train("strategy=lora")
     assert missing.returncode == 2 and not missing.stdout and "recipe= is missing" in missing.stderr
-    asked = run_in(*ENTRY_POINTS[entry], "--help")
+    asked = train("--help")
     assert asked.returncode == 0 and not asked.stderr
     for page in (missing.stderr, asked.stdout):
         assert all(name in page and title in page for name, title in list_recipes().items())
         assert "recipe=cifar10 strategy=lora" in page
-    assert list(run_in.folder.iterdir()) == []
+    assert list(train.folder.iterdir()) == []
 
 
-def test_one_rank_speaks(run_in):
+def test_one_rank_speaks(train):
     for rank in ("1", "7"):
-        result = run_in("python", RUN, "recipe=cifar10", "sed=1", RANK=rank, WORLD_SIZE="8")
+        result = train("recipe=cifar10", "sed=1", RANK=rank, WORLD_SIZE="8")
         assert (result.returncode, result.stdout, result.stderr) == (2, "", "")
-    assert "did you mean seed?" in run_in("python", RUN, "recipe=cifar10", "sed=1", RANK="0", WORLD_SIZE="8").stderr
+    assert "did you mean seed?" in train("recipe=cifar10", "sed=1", RANK="0", WORLD_SIZE="8").stderr
 
 
-def test_options_of_the_start_are_faults_like_the_recipes_own(run_in):
-    result = run_in("python", RUN, "recipe=cifar10", "precision=int4", "resume=nowhere", "sed=1", "--trust-remote-cod")
+def test_options_of_the_start_are_faults_like_the_recipes_own(train):
+    result = train("recipe=cifar10", "precision=int4", "resume=nowhere", "sed=1", "--trust-remote-cod")
     assert result.returncode == 2
     for words in ("precision (command line)", "bf16", "resume (command line)", "never", "seed", "--trust-remote-cod"):
         assert words in result.stderr
 
 
+@pytest.mark.slow
 def test_running_the_file_does_not_put_its_folder_on_the_path(run_in):
     """hf_finetune/data would hide a `data` of somebody else, and the other way round."""
     code = f"import runpy, sys; sys.path[0] = {str(REPOSITORY / 'hf_finetune')!r}; sys.argv = ['run.py', '--help']\n"
@@ -65,19 +100,19 @@ def test_running_the_file_does_not_put_its_folder_on_the_path(run_in):
     assert str(REPOSITORY) in path and repr(str(REPOSITORY / "hf_finetune")) not in path
 
 
-def test_recipes_lists_and_prints(run_in):
-    listed = run_in("python", "-m", "hf_finetune.cli", "recipes")
+def test_recipes_lists_and_prints(cli):
+    listed = cli("recipes")
     assert listed.returncode == 0
     assert [line.split()[0] for line in listed.stdout.splitlines()] == list(list_recipes())
-    shown = run_in("python", "-m", "hf_finetune.cli", "recipes", "cifar10", "strategy=lora", "--origin", "seed=4")
+    shown = cli("recipes", "cifar10", "strategy=lora", "--origin", "seed=4")
     assert shown.returncode == 0 and shown.stdout.startswith("# note: the recipe's learning rate")
     assert "# command line" in shown.stdout and "# cifar10.yaml line" in shown.stdout
-    (run_in.folder / "mine.yaml").write_text(shown.stdout)
-    assert load_recipe(str(run_in.folder / "mine.yaml")) == load_recipe("cifar10", "strategy=lora", "seed=4")
+    (cli.folder / "mine.yaml").write_text(shown.stdout)
+    assert load_recipe(str(cli.folder / "mine.yaml")) == load_recipe("cifar10", "strategy=lora", "seed=4")
 
 
-def test_schema_is_json(run_in):
-    result = run_in("python", "-m", "hf_finetune.cli", "schema")
+def test_schema_is_json(cli):
+    result = cli("schema")
     assert result.returncode == 0 and json.loads(result.stdout)["title"] == "hf_finetune recipe"
 
 
@@ -93,18 +128,19 @@ def test_schema_is_json(run_in):
         (("predict", "model", "--batch-size", "many"), "invalid int value"),
     ],
 )
-def test_misuse_ends_with_two_and_words(run_in, arguments, words):
-    result = run_in("python", "-m", "hf_finetune.cli", *arguments)
+def test_misuse_ends_with_two_and_words(cli, arguments, words):
+    result = cli(*arguments)
     assert result.returncode == 2 and words in result.stderr and "Traceback" not in result.stderr
-    assert list(run_in.folder.iterdir()) == []
+    assert list(cli.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "predict", "recipes", "schema"])
-def test_every_verb_explains_itself(run_in, verb):
-    result = run_in("python", "-m", "hf_finetune.cli", verb, "--help")
+def test_every_verb_explains_itself(cli, verb):
+    result = cli(verb, "--help")
     assert result.returncode == 0 and f"hf-finetune {verb}" in result.stdout
 
 
+@pytest.mark.slow
 def test_an_interrupt_says_how_to_go_on(tmp_path):
     """The recipe is a pipe that nobody writes to, so that the process is surely waiting when the signal comes."""
     pipe = tmp_path / "never.yaml"
@@ -114,16 +150,19 @@ def test_an_interrupt_says_how_to_go_on(tmp_path):
     )
     with pipe.open("w"):  # returns when the other end is open
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
+    # The pipe's end wakes a process that began to wait just after the signal came.
+    stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130 and not stdout
     assert "resume=auto" in stderr and "Traceback" not in stderr
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_is_no_fault(run_in):
     result = run_in("bash", "-c", f"set -o pipefail; {sys.executable} -m hf_finetune.cli schema | head -1")
     assert (result.returncode, result.stdout, result.stderr) == (0, "{\n", "")
 
 
+@pytest.mark.slow
 def test_public_names_are_there_and_the_function_is_not_hidden_by_its_module(run_in):
     code = "import hf_finetune, hf_finetune.finetune\nfrom hf_finetune import Recipe, finetune, load_recipe\n"
     code += (
@@ -134,6 +173,7 @@ def test_public_names_are_there_and_the_function_is_not_hidden_by_its_module(run
     assert "cannot import name 'nothing'" in missing.stderr
 
 
+@pytest.mark.slow
 def test_the_start_is_quick(run_in):
     def median(*command):
         times = []
@@ -148,6 +188,7 @@ def test_the_start_is_quick(run_in):
     assert median("python", RUN, "recipe=cifar10", "traning.learning_rate=1") < 1
 
 
+@pytest.mark.slow
 def test_building_the_schema_takes_little_processor_time(run_in):
     code = (
         "import time; start = time.process_time(); from hf_finetune.recipes import load_recipe; load_recipe('digits')\n"
@@ -156,8 +197,8 @@ def test_building_the_schema_takes_little_processor_time(run_in):
     assert float(run_in("python", "-c", code).stdout) < 0.4, sys.version
 
 
-def test_predict_hands_on_its_exit_code(run_in):
+def test_predict_hands_on_its_exit_code(cli):
     """1 where an input could not be read: a script must be able to notice."""
     digits = str(REPOSITORY / "hf_finetune" / "assets" / "digits-vit")
-    result = run_in("python", "-m", "hf_finetune.cli", "predict", digits, "nothing.png")
+    result = cli("predict", digits, "nothing.png")
     assert result.returncode == 1 and "nothing.png" in result.stderr and "Traceback" not in result.stderr

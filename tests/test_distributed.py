@@ -11,7 +11,7 @@ import pytest
 from conftest import REPOSITORY
 from safetensors.numpy import load_file
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 SCRIPT = str(REPOSITORY / "hf_finetune" / "run.py")
 # 101 training rows: the last batch is short, so is the last evaluation batch (37 rows).
 JOB = (
@@ -72,7 +72,6 @@ def test_two_processes_equal_one(one_process, run_in):
     assert_equal_runs(one_process, run_in.folder / "run")
 
 
-@pytest.mark.slow
 def test_accelerate_starts_two_processes_on_a_machine_without_a_gpu(one_process, run_in):
     """Left to itself this starts two independent runs into one folder."""
     result = run_in(
@@ -84,7 +83,6 @@ def test_accelerate_starts_two_processes_on_a_machine_without_a_gpu(one_process,
     assert_equal_runs(one_process, run_in.folder / "run")
 
 
-@pytest.mark.slow
 def test_the_shipped_two_process_config_starts_two(one_process, run_in):
     config = str(REPOSITORY / "accelerate_configs" / "cpu_2proc.yaml")
     result = run_in(
@@ -96,7 +94,6 @@ def test_the_shipped_two_process_config_starts_two(one_process, run_in):
     assert_equal_runs(one_process, run_in.folder / "run")
 
 
-@pytest.mark.slow
 def test_two_machines_over_loopback_equal_one(one_process, run_in):
     port = free_port()
     run_in.folder.mkdir()

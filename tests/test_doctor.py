@@ -9,7 +9,7 @@ import pytest
 import torch
 from data_samples import broken_folder, encoded, photo, private_cache  # noqa: F401
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
-from model_samples import FAMILIES, TEXT_FAMILIES, save_checkpoint
+from model_samples import TEXT_FAMILIES, save_checkpoint, sweep
 
 from hf_finetune.advice import doctor_features, examine
 from hf_finetune.advice.doctor_errors import out_of_fold
@@ -273,7 +273,7 @@ def test_max_samples_bounds_what_the_checkpoint_looks_at(digits):
     assert taken != other and sum(map(len, taken)) == 100
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sweep())
 def test_features_of_every_kind_of_checkpoint(family, tmp_path, monkeypatch):
     """Of images they are what the output layer is given."""
     monkeypatch.setattr(doctor_features, "choose_precision", lambda option: NumberFormat("no", ""))

@@ -207,6 +207,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.slow
 def test_a_kill_while_saving_leaves_no_half_file_and_no_metrics(tmp_path):
     """The process is killed halfway through README.md: nothing is torn, and the run does not look finished."""
     script = textwrap.dedent(

@@ -1,4 +1,7 @@
-"""The main job through its public entry points, on the shipped digits: what it prints, what it leaves."""
+"""The main job through its public entry points, on the shipped digits: what it prints, what it leaves.
+
+In this process, and in `slow` as a user starts it.
+"""
 
 import json
 
@@ -28,13 +31,24 @@ def command(entry, *arguments):
     return (*(part.replace("{run.py}", script) for part in ENTRY_POINTS[entry]), *arguments)
 
 
-@pytest.mark.parametrize(
-    "entry", [entry if n == 0 else pytest.param(entry, marks=pytest.mark.slow) for n, entry in enumerate(ENTRY_POINTS)]
-)
-def test_entry_points_train_and_leave_a_whole_run(run_in, entry):
-    result = run_in(*command(entry, *SMALL))
+@pytest.fixture(params=["called", *(pytest.param(entry, marks=pytest.mark.slow) for entry in ENTRY_POINTS)])
+def train(request):
+    """train(*arguments) -> CompletedProcess, in the folder `train.folder`."""
+    run_in, call = request.getfixturevalue("run_in"), request.getfixturevalue("call")
+
+    def run(*arguments):
+        if request.param == "called":
+            return call("train", *arguments)
+        return run_in(*command(request.param, *arguments))
+
+    run.folder = run_in.folder
+    return run
+
+
+def test_entry_points_train_and_leave_a_whole_run(train):
+    result = train(*SMALL)
     assert result.returncode == 0, result.stderr
-    run = run_in.folder / "runs" / "digits"
+    run = train.folder / "runs" / "digits"
     expected = (
         "README.md config.json metrics.json model.safetensors predictions.parquet preprocessor_config.json recipe.yaml"
     )
@@ -50,23 +64,23 @@ def test_entry_points_train_and_leave_a_whole_run(run_in, entry):
     assert "Traceback" not in result.stderr and "Warning" not in result.stderr, result.stderr
 
 
-def test_the_same_command_again_keeps_the_finished_run(run_in):
-    first = run_in(*command("python -m", *SMALL))
+def test_the_same_command_again_keeps_the_finished_run(call):
+    first = call("train", *SMALL)
     assert first.returncode == 0, first.stderr
-    saved = (run_in.folder / "runs/digits/model.safetensors").read_bytes()
-    again = run_in(*command("python -m", *SMALL))
+    saved = (call.folder / "runs/digits/model.safetensors").read_bytes()
+    again = call("train", *SMALL)
     assert again.returncode == 0 and "nothing to do" in again.stdout
-    other = run_in(*command("python -m", *SMALL, "training.learning_rate=1e-5"))
+    other = call("train", *SMALL, "training.learning_rate=1e-5")
     assert other.returncode == 2 and "training.learning_rate" in other.stderr and "another recipe" in other.stderr
-    assert (run_in.folder / "runs/digits/model.safetensors").read_bytes() == saved
+    assert (call.folder / "runs/digits/model.safetensors").read_bytes() == saved
 
 
-def test_a_foreign_folder_is_never_written_to(run_in):
-    run_in.folder.mkdir()
-    thesis = run_in.folder / "runs" / "digits" / "thesis.txt"
+def test_a_foreign_folder_is_never_written_to(call):
+    call.folder.mkdir()
+    thesis = call.folder / "runs" / "digits" / "thesis.txt"
     thesis.parent.mkdir(parents=True)
     thesis.write_text("three years of work")
-    result = run_in(*command("python -m", *SMALL))
+    result = call("train", *SMALL)
     assert result.returncode == 2 and "holds no run" in result.stderr
     assert [path.name for path in thesis.parent.iterdir()] == ["thesis.txt"]
 

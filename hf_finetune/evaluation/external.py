@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_finetune.errors import UserError
-from hf_finetune.evaluation.measures import Statistic
+from hf_finetune.evaluation.statistic import Statistic
 from hf_finetune.outputs import predictions
 
 if TYPE_CHECKING:
