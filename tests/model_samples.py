@@ -6,9 +6,13 @@ inputs for it.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Collection, Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tokenizers
 import torch
 import transformers
@@ -73,6 +77,16 @@ IMAGE_FAMILIES = (*_IMAGE, *_TIMM)
 TEXT_FAMILIES = tuple(_SEQUENCE)
 FAMILIES = (*IMAGE_FAMILIES, *TEXT_FAMILIES)
 TIMM_FAMILIES = tuple(_TIMM)
+# Of each kind one, where the others differ in the names of their layers alone.
+CORE = ("vit", "resnet", "mobilenet_v2", "timm_vit", "timm_resnet", "bert", "gpt2", "xlnet")
+# Ten to twenty million weights: timm builds these in one size.
+LARGE = ("timm_vgg", "timm_inception_v3", "timm_xception")
+
+
+def sweep(families: Iterable[str] = FAMILIES, core: Collection[str] | None = None) -> list[Any]:
+    """For `parametrize`: all the families; plain pytest takes the core (else all but the large), `slow` the rest."""
+    plain = set(FAMILIES) - set(LARGE) if core is None else core
+    return [family if family in plain else pytest.param(family, marks=pytest.mark.slow) for family in families]
 
 
 def tiny_config(family: str, num_labels: int = NUM_LABELS, **changes: Any) -> PretrainedConfig:
@@ -110,6 +124,18 @@ def model_class(family: str) -> type[PreTrainedModel]:
 
 def tiny(family: str, num_labels: int = NUM_LABELS, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A small random classification model of `family`, the same every time."""
+    if changes:
+        return _made(family, num_labels, seed, **changes)
+    return copy.deepcopy(_kept(family, num_labels, seed))
+
+
+@lru_cache(maxsize=16)
+def _kept(family: str, num_labels: int, seed: int) -> PreTrainedModel:
+    """To draw a model's weights takes longer than to copy them."""
+    return _made(family, num_labels, seed)
+
+
+def _made(family: str, num_labels: int, seed: int, **changes: Any) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         model = model_class(family)(tiny_config(family, num_labels, **changes)).train()

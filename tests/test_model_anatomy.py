@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from model_samples import FAMILIES, NUM_LABELS, batch, tiny
+from model_samples import NUM_LABELS, batch, sweep, tiny
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, TimmWrapperConfig, TimmWrapperForImageClassification
 from transformers.modeling_outputs import ImageClassifierOutput
@@ -36,7 +36,7 @@ def parts_in_forward_order(model, anatomy, inputs):
     return list(dict.fromkeys(entered))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sweep())
 def test_every_parameter_is_in_one_part_and_parts_are_in_order_of_the_forward_pass(family):
     model = tiny(family)
     anatomy = find_anatomy(model)
@@ -48,7 +48,7 @@ def test_every_parameter_is_in_one_part_and_parts_are_in_order_of_the_forward_pa
     assert all(anatomy.part_of(name) is part for part in anatomy.parts for name in part.parameters)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sweep())
 def test_the_head_is_what_gives_the_logits_and_no_more(family):
     model = tiny(family)
     anatomy = find_anatomy(model)

@@ -11,7 +11,7 @@ import sys
 import pytest
 import torch
 import transformers
-from model_samples import FAMILIES, batch, model_class, save_checkpoint, tiny
+from model_samples import batch, model_class, save_checkpoint, sweep, tiny
 from safetensors.torch import load_file, save_file
 from strategy_samples import load, recipe_for
 from torch import nn
@@ -26,7 +26,7 @@ def load_family(family, folder, names=NAMES, **settings):
     return load(recipe_for(family, folder, **settings), names)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sweep())
 def test_every_family_gets_a_new_head_and_keeps_the_rest(family, tmp_path):
     save_checkpoint(family, tmp_path)
     loaded = load_family(family, tmp_path)
@@ -235,6 +235,7 @@ def test_unknown_package_checkpoint_lists_what_there_is():
     assert resolve_checkpoint("google/vit") == "google/vit"
 
 
+@pytest.mark.slow
 def test_a_missing_checkpoint_names_the_nearest_in_the_cache(tmp_path):
     """In a fresh process: huggingface_hub reads HF_HOME and HF_HUB_OFFLINE once."""
     (tmp_path / "hub" / "models--google--vit-base-patch16-224" / "snapshots").mkdir(parents=True)

@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 from headless_samples import HEADLESS, IMAGE_HEADLESS, TEXT_HEADLESS, headless, headless_batch, save_headless
+from model_samples import sweep
 from PIL import Image
 from strategy_samples import load, train_steps
 from test_model_anatomy import parts_in_forward_order
@@ -54,7 +55,7 @@ def _signature(value):
 
 
 @pytest.mark.parametrize("strategy", ["head", {"kind": "freeze", "train_blocks": 1}, "full", "lora"])
-@pytest.mark.parametrize("name", HEADLESS)
+@pytest.mark.parametrize("name", sweep(HEADLESS, core=("clip", "dinov3", "t5_encoder")))
 def test_every_strategy_learns_and_the_model_comes_back(name, strategy, tmp_path):
     recipe = recipe_of(name, save_headless(name, tmp_path / "base"), strategy)
     ready = load(recipe, NAMES)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from model_samples import TEXT_FAMILIES, TIMM_FAMILIES
+from model_samples import TEXT_FAMILIES, TIMM_FAMILIES, sweep
 from PIL import Image
 from surgery_samples import NAMES, changed, changed_recipe, inputs_for, logits, reloaded
 
@@ -17,9 +17,13 @@ _REMOVABLE = tuple(family for family in TEXT_FAMILIES if family != "albert")
 
 
 def cases(families, **keys):
+    """Plain pytest takes the first family, a net of timm and GPT-2 of each line, `slow` them all."""
     families = families.split() if isinstance(families, str) else families
+    plain = (families[0], "timm_resnet", "gpt2")
     return [
-        pytest.param(family, keys, id=f"{family}-{name}-{value}") for family in families for name, value in keys.items()
+        pytest.param(family, keys, id=f"{family}-{name}-{value}", marks=() if family in plain else (pytest.mark.slow,))
+        for family in families
+        for name, value in keys.items()
     ]
 
 
@@ -85,7 +89,7 @@ def test_a_text_pipeline_gives_the_same_scores(tmp_path):
         assert answer["score"] == pytest.approx(expected[NAMES.index(answer["label"])].item(), abs=1e-6)
 
 
-@pytest.mark.parametrize("family", FIVE)
+@pytest.mark.parametrize("family", sweep(FIVE, core=("vit", "timm_resnet", "bert")))
 def test_an_mlp_head_goes_with_changes(family, tmp_path):
     keys = {"max_length": 64} if family == "bert" else {"image_size": 64, "in_channels": 4}
     loaded = changed(family, tmp_path / "checkpoint", head={"kind": "mlp", "hidden": [6]}, reinit_blocks=1, **keys)
@@ -97,7 +101,7 @@ def test_an_mlp_head_goes_with_changes(family, tmp_path):
     assert set(blocks[-1].parameters) | set(loaded.anatomy.head.parameters) == set(loaded.fresh)
 
 
-@pytest.mark.parametrize("family", FIVE)
+@pytest.mark.parametrize("family", sweep(FIVE, core=("vit", "timm_resnet", "bert")))
 def test_scratch_goes_with_changes(family, tmp_path):
     keys = {"max_length": 64} if family == "bert" else {"image_size": 64, "in_channels": 4}
     loaded = changed(family, tmp_path / "checkpoint", "scratch", drop_blocks=1 if family != "resnet" else None, **keys)
@@ -124,7 +128,7 @@ def test_lora_goes_with_changes(family, tmp_path):
     torch.testing.assert_close(logits(again, inputs_for(family, keys)), before)
 
 
-@pytest.mark.parametrize("family", ["vit", "beit", "swin", "resnet", "mobilenet_v2", "timm_vit", "timm_resnet", "bert"])
+@pytest.mark.parametrize("family", ["vit", "beit", "swin", "mobilenet_v2", *FIVE[1:]])
 def test_what_is_so_already_changes_nothing(family, tmp_path):
     same = {"activation": "gelu"} if family == "bert" else {"image_size": 32, "in_channels": 3}
     one, two = changed(family, tmp_path), changed(family, tmp_path, **same)

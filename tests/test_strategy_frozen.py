@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from model_samples import FAMILIES, batch, tiny
+from model_samples import batch, sweep, tiny
 from strategy_samples import loaded_from, recipe_for, train_steps
 
 from hf_finetune.errors import UserError
@@ -23,7 +23,7 @@ def applied_to(family, strategy, **changes):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sweep())
 def test_frozen_is_bit_identical_after_training(family, strategy):
     applied = applied_to(family, STRATEGIES[strategy])
     before = {name: tensor.clone() for name, tensor in applied.model.state_dict().items()}
@@ -46,7 +46,7 @@ def test_frozen_is_bit_identical_after_training(family, strategy):
     assert all(plain_name(name, known) in known for name, _ in applied.model.named_parameters())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sweep())
 def test_without_holding_still_batchnorm_would_move(family):
     """The mend is needed: freezing by requires_grad alone lets statistics drift."""
     applied = applied_to(family, "head")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from model_samples import FAMILIES, batch, save_checkpoint, tiny
+from model_samples import batch, save_checkpoint, sweep, tiny
 from strategy_samples import load, loaded_from, recipe_for, train_steps
 from torch import nn
 
@@ -25,7 +25,7 @@ def logits(model, family):
         return model.eval()(**batch(family)).logits
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sweep())
 def test_adapters_start_as_the_identity_learn_and_merge(family):
     start = logits(tiny(family), family)
     applied = lora(family)
@@ -38,7 +38,7 @@ def test_adapters_start_as_the_identity_learn_and_merge(family):
     assert sorted(dict(merged.named_parameters())) == sorted(dict(tiny(family).named_parameters()))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sweep())
 def test_base_weights_come_out_unchanged_with_the_trained_head(family):
     applied = lora(family)
     train_steps(applied, batch(family), steps=1)
@@ -49,16 +49,16 @@ def test_base_weights_come_out_unchanged_with_the_trained_head(family):
         assert torch.equal(tensor, plain[name]) is (name not in head), name
 
 
-def test_every_block_of_every_family_is_adapted_and_nothing_of_the_head():
-    for family in FAMILIES:
-        loaded = loaded_from(tiny(family))
-        targets = choose_targets(loaded.model, loaded.anatomy, None)
-        assert {part.name for part in loaded.anatomy.blocks if set(part.modules) & set(targets)} == {
-            part.name for part in loaded.anatomy.blocks
-        }
-        assert not set(targets) & set(loaded.anatomy.head.modules)
-        modules = dict(loaded.model.named_modules())
-        assert all(getattr(modules[name], "groups", 1) == 1 for name in targets)
+@pytest.mark.parametrize("family", sweep())
+def test_every_block_of_every_family_is_adapted_and_nothing_of_the_head(family):
+    loaded = loaded_from(tiny(family))
+    targets = choose_targets(loaded.model, loaded.anatomy, None)
+    assert {part.name for part in loaded.anatomy.blocks if set(part.modules) & set(targets)} == {
+        part.name for part in loaded.anatomy.blocks
+    }
+    assert not set(targets) & set(loaded.anatomy.head.modules)
+    modules = dict(loaded.model.named_modules())
+    assert all(getattr(modules[name], "groups", 1) == 1 for name in targets)
 
 
 def test_the_whole_head_is_saved_by_its_exact_names():

@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from model_samples import FAMILIES, batch, tiny
+from model_samples import batch, sweep, tiny
 from strategy_samples import loaded_from, recipe_for, train_steps
 from torch import nn
 
@@ -21,7 +21,7 @@ def applied_to(family, strategy="full"):
 
 
 @pytest.mark.parametrize("strategy", ["full", "head", "freeze", "lora", "scratch"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sweep())
 def test_every_parameter_that_learns_is_in_one_group(family, strategy):
     applied = applied_to(family, strategy)
     grouped = [id(parameter) for group in applied.parameter_groups(1e-3, 0.1) for parameter in group["params"]]
@@ -29,7 +29,7 @@ def test_every_parameter_that_learns_is_in_one_group(family, strategy):
     assert sorted(grouped) == sorted(learning)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sweep())
 def test_norms_biases_and_vectors_are_not_decayed_and_matrices_are(family):
     applied = applied_to(family)
     groups = applied.parameter_groups(1e-3, 0.1)
@@ -91,7 +91,7 @@ def test_the_table_says_who_learns_and_at_what_rate():
     ]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sweep())
 def test_the_table_counts_every_parameter_and_fits_the_screen(family):
     for strategy in ("full", "lora"):
         applied = applied_to(family, strategy)

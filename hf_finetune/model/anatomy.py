@@ -23,7 +23,8 @@ from functools import cached_property
 from torch import nn
 
 from hf_finetune.errors import UserError
-from hf_finetune.model.families import Layout, check_forward_order, is_backbone, layout_of
+from hf_finetune.model.empty_input import check_forward_order
+from hf_finetune.model.families import Layout, is_backbone, layout_of
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,16 @@ def _walk(model: nn.Module, layout: Layout, fresh: frozenset[str]) -> Anatomy:
             f"No blocks were found in {type(model).__name__}: its modules are not named as its family's usually are."
         )
     around_head = {layout.classifier_parent} | {_parent(name) for name in keys if keys[name] == "head"}
+    fresh_modules: set[str] = set()
     for name in after_last:
         module = model.get_submodule(name)
         is_fresh = any(_join(name, parameter) in fresh for parameter, _ in module.named_parameters(recurse=False))
         # A dropout or pooling beside the classifier, outside the backbone, works on what the head sees.
         beside_head = _parent(name) in around_head and next(module.parameters(), None) is None
+        # timm's BatchNormAct2d holds its activation inside: it goes where the norm goes.
+        is_fresh = is_fresh or (_parent(name) in fresh_modules and next(module.parameters(), None) is None)
+        if is_fresh:
+            fresh_modules.add(name)
         if is_fresh or beside_head:
             keys[name] = "head"
     return _parts(model, keys, ["stem", *blocks, "head"])

@@ -10,6 +10,7 @@ from transformers import AutoModel, AutoModelForTextEncoding, PretrainedConfig, 
 from hf_finetune.errors import UserError
 from hf_finetune.model.custom_head import CustomHeadConfig
 from hf_finetune.model.heads import auto_class
+from hf_finetune.model.multi_task import MultiTaskConfig
 from hf_finetune.model.timm_pooling import timm_class
 
 if TYPE_CHECKING:
@@ -48,9 +49,14 @@ def choose_class(
         checkpoint: what the user wrote, for messages.
 
     Raises:
-        UserError: the checkpoint is of another task, or its family cannot be pooled so.
+        UserError: the checkpoint is of another task or of several, or its family cannot be pooled so.
     """
     classifier = auto_class(task)
+    if isinstance(config, MultiTaskConfig):
+        raise UserError(
+            f"{checkpoint} is a model of several tasks ({', '.join(each['name'] for each in config.tasks)}). Start "
+            "from the checkpoint that it was made from."
+        )
     if (getattr(config, "auto_map", None) or {}).get(classifier.__name__) and not isinstance(config, CustomHeadConfig):
         if pooling is not None:
             raise UserError(f"model.pooling={pooling}: {checkpoint} brings code of its own, which pools as it does.")

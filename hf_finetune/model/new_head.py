@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hf_finetune.errors import UserError
@@ -29,6 +30,7 @@ def new_head(
     seed: int,
     keep: bool,
     scratch: bool,
+    tasks: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[PreTrainedModel, tuple[str, ...], Anatomy]:
     """Makes what is not in the checkpoint.
 
@@ -41,6 +43,7 @@ def new_head(
         seed: of the new weights.
         keep: leave a classifier's own head as it is.
         scratch: all weights are random already.
+        tasks: where there are several, as `MultiTaskConfig` takes them.
 
     Returns:
         The model, the names of all its new parameters in the model's order, and its anatomy.
@@ -48,13 +51,16 @@ def new_head(
     Raises:
         UserError: head and problem, or pooling and family, do not go together.
     """
-    if model.head.kind == "cosine" and net.config.problem_type == "regression":
+    problems = [task["problem_type"] for task in tasks] or [net.config.problem_type]
+    if model.head.kind == "cosine" and "regression" in problems:
         raise UserError(
             "model.head.kind=cosine: a cosine is bounded, and the targets of a regression are not. Use linear or mlp."
         )
+    if tasks:
+        _refuse_several(net, model)
     pooling = _pooling(net, processor, fresh, model, task)
     if is_backbone(net):
-        net, fresh = _wrapped(net, fresh, model, task, seed, scratch, pooling=pooling, head=model.head)
+        net, fresh = _wrapped(net, fresh, model, task, seed, scratch, pooling=pooling, head=model.head, tasks=tasks)
         return _described(net, fresh)
     layer = output_layer(net, find_anatomy(net, fresh))
     neighbours = isinstance(net.get_submodule(layer), NeighboursHead)  # of a run with strategy=features; never learns
@@ -65,12 +71,20 @@ def new_head(
     if not keep and not scratch:
         renew(net, layer, seed)
         fresh = fresh | {f"{layer}.{name}" for name, _ in net.get_submodule(layer).named_parameters()}
-    head = None if model.head.kind == "linear" else model.head
+    head = None if model.head.kind == "linear" and not tasks else model.head
     if head is not None or pooling is not None:
         net, fresh = _wrapped(
-            net, fresh, model, task, seed, scratch, pooling=pooling, head=head, layer=layer if head else ""
+            net, fresh, model, task, seed, scratch, pooling=pooling, head=head, layer=layer if head else "", tasks=tasks
         )
     return _described(net, fresh)
+
+
+def _refuse_several(net: PreTrainedModel, model: Model) -> None:
+    if isinstance(net.config, CustomHeadConfig):
+        raise UserError(
+            f"tasks: {model.checkpoint} was fine-tuned with a head or pooling of its own, beside which there is no "
+            "place for several heads. Start from the checkpoint that it was made from."
+        )
 
 
 def head_in_words(net: Any, original: str, model: Model) -> list[str]:

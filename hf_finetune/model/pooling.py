@@ -9,7 +9,7 @@ from torch import nn
 
 from hf_finetune.errors import UserError
 from hf_finetune.model.custom_layers import as_tokens, pools_channels_last
-from hf_finetune.model.families import empty_input
+from hf_finetune.model.empty_input import empty_input
 from hf_finetune.model.heads import auto_class
 from hf_finetune.model.quiet import quiet
 from hf_finetune.model.timm_pooling import pool_layer

@@ -110,8 +110,34 @@ def _chain(fault: BaseException | None) -> tuple[set[str], str]:
 
 
 def _nearest(checkpoint: str) -> str:
+    if said := _names_of_timm(checkpoint):
+        return said
     at_hand = packaged() + cached()
     close = difflib.get_close_matches(checkpoint, at_hand, n=3, cutoff=0.5)
     if close:
         return f"Did you mean {' or '.join(close)}?"
     return f"At hand here: {', '.join(at_hand[:8])}." if at_hand else "No checkpoint is at hand here."
+
+
+def _names_of_timm(checkpoint: str) -> str | None:
+    """What timm's checkpoints of that architecture are called on the Hub: `timm/ARCHITECTURE.TAG`."""
+    import timm
+
+    owner, _, name = checkpoint.rpartition("/")
+    if owner not in ("", "timm") or len(name) < 3:
+        return None
+    known = timm.list_pretrained()
+    if owner and name in known:
+        return "timm has published it under this name: run once with the network to fetch it."
+    architecture = name.partition(".")[0].lower()
+    found = [each for each in known if each.partition(".")[0] == architecture]
+    if not found:
+        alike = {each.partition(".")[0] for each in known if architecture in each.partition(".")[0]}
+        # A whole word first: xception is legacy_xception, its former name, before it is xception65.
+        closest = sorted(alike, key=lambda each: (architecture not in each.split("_"), len(each), each))[:4]
+        found = [next(each for each in known if each.partition(".")[0] == one) for one in closest]
+    if not found:
+        return None
+    shown = [f"timm/{each}" for each in found[:4]]
+    more = f" (and {len(found) - len(shown)} more)" if len(found) > len(shown) else ""
+    return f"Checkpoints of timm are named timm/ARCHITECTURE.TAG: {', '.join(shown)}{more}."

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForImageClassification, PretrainedConfig, TimmWrapperForImageClassification
+from transformers import AutoModel, AutoModelForImageClassification, PretrainedConfig
 
 from hf_finetune.errors import UserError
 from hf_finetune.model.quiet import quiet
@@ -83,6 +83,8 @@ def pools_so(net: Any, pooling: str) -> bool:
 
 
 def _empty(config: PretrainedConfig) -> Any:
+    from transformers import TimmWrapperForImageClassification  # imports timm
+
     with quiet(), torch.device("meta"):
         return TimmWrapperForImageClassification(copy.deepcopy(config))
 
