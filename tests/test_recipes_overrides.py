@@ -310,3 +310,16 @@ def test_a_recipe_made_in_python_is_checked_like_any_other():
         Recipe(task="image-classification", model={"checkpoint": "a/b"}, data={"dataset": "c/d", "text": "t"})
     with pytest.raises(ValueError, match="frozen"):
         made.seed = 3
+
+
+@pytest.mark.parametrize("lower", ["strategy.layer_decay=0.75", "strategy.zones=[0,0.1,1]"])
+def test_where_lower_blocks_take_less_the_default_rate_is_higher(lower):
+    words = ["cifar10", "training.learning_rate=null", "strategy=full"]
+    plain = default_learning_rate(load_recipe(*words, "strategy.layer_decay=null"))
+    assert default_learning_rate(load_recipe(*words, lower)) == pytest.approx(3 * plain)
+    staged = load_recipe(
+        *words,
+        "training.num_train_epochs=null",
+        "strategy={kind: stages, stages: [{epochs: 1, strategy: {kind: full, layer_decay: 0.75}}]}",
+    )
+    assert default_learning_rate(staged) == pytest.approx(3 * plain)

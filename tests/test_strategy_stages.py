@@ -183,13 +183,13 @@ def test_before_the_first_stage_all_that_ever_learns_asks_for_gradients():
 
 def test_a_stage_takes_its_own_rate_or_its_strategys_default():
     applied = applied_to("bert", LISTED, epochs=5)
-    assert [stage.learning_rate for stage in applied.stages] == [1e-3, 3e-5, 1e-3, 0.5]
+    assert [stage.learning_rate for stage in applied.stages] == [1e-3, pytest.approx(9e-5), 1e-3, 0.5]
     weight = applied.anatomy.blocks[-1].parameters[0]
     groups = applied.parameter_groups(1e-4, 0.0)
     names = {id(parameter): name for name, parameter in applied.model.named_parameters()}
     rates = {names[id(parameter)]: group["rates"] for group in groups for parameter in group["params"]}
-    assert rates[weight] == pytest.approx((0, 3e-5, 0, 0.5))
-    assert rates["classifier.weight"] == pytest.approx((1e-3, 3e-4, 1e-3, 5.0))
+    assert rates[weight] == pytest.approx((0, 9e-5, 0, 0.5))
+    assert rates["classifier.weight"] == pytest.approx((1e-3, 9e-4, 1e-3, 5.0))
 
 
 def test_the_table_shows_the_stages_one_after_the_other():

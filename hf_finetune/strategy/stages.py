@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from hf_finetune.errors import UserError
-from hf_finetune.recipes.rates import default_rate
+from hf_finetune.recipes.rates import default_rate, rate_of
 from hf_finetune.recipes.staging import total_epochs
 from hf_finetune.strategy.rates_by_part import by_depth, by_parameter
 from hf_finetune.strategy.stage import LearningStage, stage_of
@@ -61,7 +61,7 @@ def listed(settings: Stages, loaded: LoadedModel, recipe: Recipe) -> tuple[Learn
             stage.strategy,
             loaded,
             recipe,
-            stage.learning_rate or default_rate(stage.strategy.kind, recipe),
+            stage.learning_rate or rate_of(stage.strategy, recipe),
             stage.epochs,
         )
         for stage in settings.stages
