@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from hf_finetune.data.task_labels import TaskLabels
     from hf_finetune.recipes.schema import ProblemType
 
 Target = int | float | list[float]
@@ -33,6 +35,21 @@ class LabelSpace:
     def num_labels(self) -> int:
         """Outputs of the model."""
         return len(self.names)
+
+    @property
+    def tasks(self) -> tuple[TaskLabels, ...]:
+        """The tasks of `ManyLabels`; none where there is one label column."""
+        return ()
+
+    def for_the_model(self) -> list[dict[str, Any]]:
+        """The tasks as `MultiTaskConfig` takes them; none here."""
+        return []
+
+    def strata(self, targets: Sequence[Target | None]) -> list[int] | None:
+        """A class for every target, -1 where it is missing; None where there are no classes to stratify by."""
+        if self.problem_type != "single_label_classification":
+            return None
+        return [-1 if target is None else int(target) for target in targets]  # type: ignore[arg-type]
 
     @cached_property
     def _index(self) -> dict[str, int]:

@@ -44,6 +44,7 @@ class TaskData:
         warnings: lines for the user.
         fingerprint: changes when any row's content, number, label, or the label names change.
         cleaning: what data.clean has dropped; None where it is off.
+        mixed: of each data set, where tasks bring several, its number of training rows and its weight.
     """
 
     train: Dataset
@@ -56,6 +57,7 @@ class TaskData:
     warnings: list[str] = field(default_factory=list)
     fingerprint: str = ""
     cleaning: Cleaning | None = None
+    mixed: tuple[tuple[int, float | None], ...] = ()
 
 
 def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> TaskData:
@@ -67,6 +69,10 @@ def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Ta
         DataError: the data cannot be used as it is, or the data section does not fit it.
         UserError: the network or a package is missing.
     """
+    if recipe.tasks:
+        from hf_finetune.data.tasks import load_tasks
+
+        return load_tasks(recipe, source)
     with first_on_each_machine():
         data = recipe.data
         splits = open_source(data, source)
@@ -86,7 +92,7 @@ def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Ta
         natural_images=labels.problem_type != "regression" and float(np.mean(looked["train"].coloured)) >= 0.5,
         skipped=skipped,
         warnings=_warnings(kept, looked, labels),
-        fingerprint=_fingerprint(kept, looked, labels),
+        fingerprint=fingerprint_of(kept, looked, labels),
         cleaning=cleaning,
     )
 
@@ -136,7 +142,8 @@ def _warnings(kept: Mapping[str, Dataset], looked: Mapping[str, Inspection], lab
     return lines
 
 
-def _fingerprint(kept: Mapping[str, Dataset], looked: Mapping[str, Inspection], labels: LabelSpace) -> str:
+def fingerprint_of(kept: Mapping[str, Dataset], looked: Mapping[str, Inspection], labels: LabelSpace) -> str:
+    """A checksum of row numbers, content, labels and label names."""
     digest = hashlib.blake2b(repr((labels.problem_type, labels.names)).encode(), digest_size=16)
     for role in ROLES:
         if role in kept:

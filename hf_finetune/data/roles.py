@@ -44,9 +44,7 @@ class LabeledSplit:
 
     def strata(self, labels: LabelSpace) -> list[int] | None:
         """A class for every row, -1 where the label is missing; None where there are no classes to stratify by."""
-        if labels.problem_type != "single_label_classification":
-            return None
-        return [-1 if target is None else target for target in self.targets]
+        return labels.strata(self.targets)
 
 
 def encode_splits(
@@ -71,11 +69,11 @@ def encode_for(labels: LabelSpace, split: Dataset, name: str, columns: Columns) 
     raw = labels_of(split, name, columns)
     if raw.multi_hot_width == labels.num_labels and labels.names == tuple(map(str, range(labels.num_labels))):
         labels = replace(labels, multi_hot=True)
-    return _encode(split, name, _respelled(raw, labels.names), columns, labels, stranger)
+    return _encode(split, name, respelled(raw, labels.names), columns, labels, stranger)
 
 
-def _respelled(raw: RawLabels, names: Sequence[str]) -> RawLabels:
-    """Classes by the model's spelling where only upper and lower case differ."""
+def respelled(raw: RawLabels, names: Sequence[str]) -> RawLabels:
+    """Classes by the model's spelling (`names`) where only upper and lower case differ."""
     known = {name.casefold(): name for name in names}
     if len(known) < len(names):
         return raw

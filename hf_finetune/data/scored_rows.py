@@ -16,6 +16,7 @@ from hf_finetune.data.ranks import first_on_each_machine
 from hf_finetune.data.roles import encode_for, limit_rows
 from hf_finetune.data.sources import open_source, take_split
 from hf_finetune.data.split_names import settle_splits, split_to_score
+from hf_finetune.data.task_labels import ManyLabels
 from hf_finetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ def load_test(
         DataError: as `load_data`; or a label that the model does not know; or the recipe has no test split.
         UserError: the network or a package is missing.
     """
+    if isinstance(labels, ManyLabels):
+        from hf_finetune.data.task_test import load_task_test
+
+        return load_task_test(recipe, labels, source, own=own)
     data = recipe.data
     if data.test_split is None:
         raise DataError("data.test_split is null: say data.test_split=NAME for the split to evaluate on.")

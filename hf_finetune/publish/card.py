@@ -54,7 +54,7 @@ def score_table(scores: dict[str, Any], split: str) -> str:
     """Metrics of a split and their 95% intervals, as Markdown."""
     lines = ["| metric | value | 95% interval |", "|---|---|---|"]
     for name, value in scores.items():
-        if name in _NOT_SCORES or name.endswith("_ci95"):
+        if name in _NOT_SCORES or name.endswith(("_ci95", "_samples")):
             continue
         interval = scores.get(f"{name}_ci95")
         between = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
@@ -102,7 +102,7 @@ def _header(recipe: Recipe, metrics: dict[str, dict[str, Any]], name: str) -> st
         base_model=checkpoint if is_hub_id(checkpoint) else None,
         datasets=[str(dataset)] if on_hub else None,
         library_name="transformers",
-        pipeline_tag=recipe.task,
+        pipeline_tag=None if recipe.tasks else recipe.task,
         tags=["hf_finetune", recipe.strategy.kind],
         model_name=name if results and on_hub else None,
         eval_results=(results or None) if on_hub else None,
@@ -111,21 +111,43 @@ def _header(recipe: Recipe, metrics: dict[str, dict[str, Any]], name: str) -> st
 
 
 def _what(recipe: Recipe, labels: LabelSpace) -> str:
-    kind = {
+    if labels.tasks:
+        return _what_of_tasks(recipe, labels)
+    kind = _kind(labels)
+    names = ", ".join(f"`{name}`" for name in labels.names[:20]) + (", ..." if labels.num_labels > 20 else "")
+    return f"{_whence(recipe)} From {_thing(recipe)} it tells {kind}: {names}.{_teacher(recipe)}"
+
+
+def _what_of_tasks(recipe: Recipe, labels: LabelSpace) -> str:
+    lines = [
+        f"- `{part.name}` (column `{part.column}`): {_kind(part.space)}: "
+        + ", ".join(f"`{name}`" for name in part.space.names[:20])
+        + (", ..." if part.space.num_labels > 20 else "")
+        for part in labels.tasks
+    ]
+    brought = {name: task.data.dataset for name, task in recipe.tasks.items() if task.data is not None}
+    others = "".join(f" `{name}` was learned from `{dataset}`." for name, dataset in brought.items())
+    return "\n".join([f"{_whence(recipe)}{others} From {_thing(recipe)} it tells, at once:\n", *lines])
+
+
+def _kind(labels: LabelSpace) -> str:
+    return {
         "single_label_classification": f"one of {labels.num_labels:,} classes",
         "multi_label_classification": f"any of {labels.num_labels:,} labels",
         "regression": "a number" if labels.num_labels == 1 else f"{labels.num_labels} numbers",
     }[labels.problem_type]
-    names = ", ".join(f"`{name}`" for name in labels.names[:20]) + (", ..." if labels.num_labels > 20 else "")
+
+
+def _thing(recipe: Recipe) -> str:
     thing = "an image" if recipe.task == "image-classification" else "a text"
-    thing = "a pair of texts" if recipe.data.text_pair else thing
+    return "a pair of texts" if recipe.data.text_pair else thing
+
+
+def _whence(recipe: Recipe) -> str:
     checkpoint = f"`{recipe.model.checkpoint}`"
     if is_hub_id(recipe.model.checkpoint):
         checkpoint = f"[{checkpoint}](https://huggingface.co/{recipe.model.checkpoint})"
-    return (
-        f"{checkpoint}, fine-tuned (strategy `{recipe.strategy.kind}`) on `{_source(recipe)}`. "
-        f"From {thing} it tells {kind}: {names}.{_teacher(recipe)}"
-    )
+    return f"{checkpoint}, fine-tuned (strategy `{recipe.strategy.kind}`) on `{_source(recipe)}`."
 
 
 def _teacher(recipe: Recipe) -> str:
@@ -151,7 +173,25 @@ def _source(recipe: Recipe) -> str:
     return dataset if isinstance(dataset, str) else ", ".join(dataset)
 
 
+def _usage_of_tasks(recipe: Recipe, name: str) -> str:
+    image = recipe.task == "image-classification"
+    kind, reads = ("AutoImageProcessor", "image") if image else ("AutoTokenizer", "text")
+    if recipe.data.text_pair and not image:
+        reads = "text, text_pair"
+    return (
+        f"```python\nfrom transformers import AutoModel, {kind}\n\n"
+        f'model = AutoModel.from_pretrained("{name}", trust_remote_code=True).eval()\n'
+        f'processor = {kind}.from_pretrained("{name}", trust_remote_code=True)\n'
+        f'print(model.decode(model(**processor({reads}, return_tensors="pt")).logits))\n```\n\n'
+        "It prints an answer for each task. `pipeline()` knows no several tasks. The model's code is `multi_task.py` "
+        "and what it imports, beside the weights, which the flag lets run.\n\n"
+        f"Or, in batches and to a file: `hf-finetune predict {shlex.quote(name)} INPUT... --out predictions.csv`"
+    )
+
+
 def _usage(recipe: Recipe, name: str, own_code: bool) -> str:
+    if recipe.tasks:
+        return _usage_of_tasks(recipe, name)
     example = '"image.jpg"' if recipe.task == "image-classification" else '"a text"'
     if recipe.data.text_pair:
         example = '{"text": "one text", "text_pair": "another"}'

@@ -24,6 +24,8 @@ def write_predictions(path: Path, test: Dataset, logits: np.ndarray, labels: Lab
 
     Classes are names; several labels are lists of names; regression is numbers (lists where there are several
     targets). `probabilities` holds one number a class, in the order of the file's metadata key `label_names` (JSON).
+    Of several tasks each has such columns, "task_label" and so on, null where the label is missing; `label_names` is
+    then a mapping by task, and the column `source` names the data set where there are several.
 
     Args:
         path: the file.
@@ -31,16 +33,30 @@ def write_predictions(path: Path, test: Dataset, logits: np.ndarray, labels: Lab
         logits: (N, C).
         labels: of the data, whose order is the model's.
     """
+    columns: dict[str, Any] = {"id": pa.array(test["id"][:], type=pa.int64())}
+    names: Any = list(labels.names)
+    targets = test["label"][:]
+    if not labels.tasks:
+        columns |= _columns(labels, targets, logits)
+    elif "source" in test.column_names:
+        columns["source"] = pa.array(test["source"][:])
+    for part in labels.tasks:
+        own = _columns(part.space, [part.target(row) for row in targets], logits[:, part.outputs])
+        columns |= {f"{part.name}_{name}": column for name, column in own.items()}
+        names = {each.name: list(each.space.names) for each in labels.tasks}
+    table = pa.table(columns)
+    table = table.replace_schema_metadata({"label_names": json.dumps(names, ensure_ascii=False)})
+    write_whole(path, lambda temporary: pq.write_table(table, temporary))
+
+
+def _columns(labels: LabelSpace, targets: list[Any], logits: np.ndarray) -> dict[str, Any]:
     decided = predictions(logits, labels.problem_type)
     columns: dict[str, Any] = {
-        "id": pa.array(test["id"][:], type=pa.int64()),
-        "label": pa.array([labels.decode(target) for target in test["label"][:]]),
+        "label": pa.array([None if target is None else labels.decode(target) for target in targets]),
         "prediction": pa.array([labels.decode(target) for target in decided.tolist()]),
     }
     if labels.problem_type != "regression":
-        scores = probabilities(logits, labels.problem_type)
+        scores = probabilities(np.ascontiguousarray(logits), labels.problem_type)
         ends = np.arange(0, scores.size + 1, scores.shape[1], dtype=np.int64)
         columns["probabilities"] = pa.LargeListArray.from_arrays(ends, scores.ravel())
-    table = pa.table(columns)
-    table = table.replace_schema_metadata({"label_names": json.dumps(list(labels.names), ensure_ascii=False)})
-    write_whole(path, lambda temporary: pq.write_table(table, temporary))
+    return columns
