@@ -4,6 +4,7 @@ from hf_finetune.data.columns import Columns
 from hf_finetune.data.image_samples import collate_images, image_samples
 from hf_finetune.data.images import decode_image
 from hf_finetune.data.labels import LabelSpace
+from hf_finetune.data.levels import normalized
 from hf_finetune.data.load import TaskData, load_data
 from hf_finetune.data.scored_rows import labels_of, load_test
 from hf_finetune.data.sources import MEMORY
@@ -22,5 +23,6 @@ __all__ = [
     "labels_of",
     "load_data",
     "load_test",
+    "normalized",
     "text_samples",
 ]

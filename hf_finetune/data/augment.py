@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
-from torch import nn
 from torchvision.transforms import v2
 
 from hf_finetune.data.epoch import generator_of, torch_random
 from hf_finetune.data.final_pixels import FinalPixels
+from hf_finetune.data.levels import Levels
 from hf_finetune.recipes.schema import ImageAugment
 
 # A crop keeps at least this share of the image. ImageNet training goes down to 0.08, which a checkpoint needs hundreds
@@ -49,29 +49,36 @@ class Augmentation:
     def __init__(self, augment: ImageAugment, processor: Any, seed: int) -> None:
         self.augment = augment
         self.seed = seed
-        self.final = FinalPixels(processor)
+        self.levels = Levels.of(processor)
+        self.final = FinalPixels(processor) if self.levels is None else self.levels.final
         self.operations = operations_of(augment, self.final)
         # Noise in the place of the rectangle, the best of the fillings that the paper tried.
-        self.erase = v2.RandomErasing(augment.erasing, value="random") if augment.erasing else nn.Identity()
+        self.erase = v2.RandomErasing(augment.erasing, value="random")
 
-    def __call__(self, images: Sequence[Image.Image], epoch: int, rows: Sequence[int]) -> list[torch.Tensor]:
-        """Images, PIL RGB, with their ids, as float32 (channels, height, width) each."""
+    def __call__(self, images: Sequence[Image.Image], epoch: int, rows: Sequence[int]) -> list[dict[str, torch.Tensor]]:
+        """Images, PIL RGB, with their ids, as samples: levels, or float32 with the noise of `erasing` in them."""
         # A random box decides about size and place alone; without one both are the processor's.
-        placed = list(images) if self.augment.crop else self.final.images(images)
+        placed = list(images) if self.augment.crop else self._as_processed(images)
         generators = [generator_of(self.seed, epoch, row) for row in rows]
         return [self._change(image, rng) for image, rng in zip(placed, generators, strict=True)]
 
-    def _change(self, image: Image.Image, rng: np.random.Generator) -> torch.Tensor:
+    def _as_processed(self, images: Sequence[Image.Image]) -> list[Image.Image]:
+        if self.levels is None:
+            return self.final.images(images)
+        return [Image.fromarray(levels.permute(1, 2, 0).numpy()) for levels in self.levels(images)]
+
+    def _change(self, image: Image.Image, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         if self.augment.crop:
             image = self.final.region(image, random_box(image.width, image.height, self.augment.crop, rng))
         image = shifted_and_mirrored(image, self.augment, self.final.mean_color, rng)
         if not self.operations and not self.augment.erasing:
-            return self.final.normalized(image)
+            return self.final.sample(image)
         with torch_random(int(rng.integers(2**63))):
             for operation in self.operations:
                 image = operation(image)
-            changed: torch.Tensor = self.erase(self.final.normalized(image))
-        return changed
+            if not self.augment.erasing:
+                return self.final.sample(image)
+            return {"pixel_values": self.erase(self.final.normalized(image))}
 
 
 def random_box(

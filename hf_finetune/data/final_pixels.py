@@ -11,6 +11,8 @@ from PIL import Image
 
 from hf_finetune.errors import UserError
 
+NORMALIZATION = "normalization"  # a batch's key: float32 (2, channels), scale and offset of its levels
+
 
 class FinalPixels:
     """A processor's output as images of 8 bits, and back, so that changes can be made in between.
@@ -26,6 +28,7 @@ class FinalPixels:
         self.processor = processor
         self.height, self.width = _final_size(processor)
         self.scale, self.offset = _normalization(processor, (self.height, self.width))
+        self.normalization = torch.stack([self.scale.flatten(), self.offset.flatten()])
         self.resample = Image.Resampling(_resample(processor))
         mean = (-self.offset / self.scale).round().clamp(0, 255).flatten().int().tolist()
         # What normalizes to about 0, as the zeros that padded the mean-subtracted images of He et al. 2016.
@@ -33,18 +36,30 @@ class FinalPixels:
 
     def images(self, images: Sequence[Image.Image]) -> list[Image.Image]:
         """Images as the processor resizes and crops them: PIL RGB of the final size."""
-        pixels = torch.stack(list(self.processor(list(images), return_tensors="pt")["pixel_values"]))
-        levels = ((pixels - self.offset) / self.scale).round().clamp(0, 255).to(torch.uint8)
+        levels = self.levels(torch.stack(self.pixels(images)))
         return [Image.fromarray(image) for image in levels.permute(0, 2, 3, 1).numpy()]
+
+    def pixels(self, images: Sequence[Image.Image]) -> list[torch.Tensor]:
+        """Images as the processor makes them: float32 (channels, height, width) each."""
+        return list(self.processor(list(images), return_tensors="pt")["pixel_values"])
+
+    def levels(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The levels of 0 to 255 that pixels (..., channels, height, width) are nearest to, uint8."""
+        return ((pixels - self.offset) / self.scale).round().clamp(0, 255).to(torch.uint8)
 
     def region(self, image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
         """A box (left, upper, right, lower) of an image, resized to the final size."""
         return image.resize((self.width, self.height), self.resample, box=box)
 
+    def sample(self, image: Image.Image) -> dict[str, torch.Tensor]:
+        """A PIL RGB image of the final size as a sample of levels; see `image_samples`."""
+        levels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        return {"pixel_values": levels, NORMALIZATION: self.normalization}
+
     def normalized(self, image: Image.Image) -> torch.Tensor:
         """A PIL RGB image of the final size as float32 (channels, height, width), normalized as the processor does."""
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        return torch.addcmul(self.offset, pixels.float(), self.scale)
+        return pixels.float().mul_(self.scale).add_(self.offset)
 
 
 def _final_size(processor: Any) -> tuple[int, int]:

@@ -1,16 +1,20 @@
-"""Images as the model takes them: the checkpoint's own processor, after random changes where they train."""
+"""Images as the model takes them, but for the last step: the checkpoint's own processor, or random changes first."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
+from PIL import Image
 
 from hf_finetune.data.augment import Augmentation
-from hf_finetune.data.bands import channels_of, check_channels, decode_channels, pixels_of
+from hf_finetune.data.bands import Pixels, channels_of, check_channels, decode_channels, pixels_of
 from hf_finetune.data.epoch import Epoch
+from hf_finetune.data.levels import NORMALIZATION, Levels
+from hf_finetune.data.pixel_store import PixelStore
 from hf_finetune.errors import UserError
 from hf_finetune.recipes.schema import ImageAugment
 
@@ -20,10 +24,12 @@ Sample = dict[str, torch.Tensor]
 def image_samples(
     split: Dataset, processor: Any, *, augment: ImageAugment | None = None, seed: int = 0
 ) -> ImageSamples:
-    """A torch data set of {"pixel_values": float32 (channels, height, width), "labels"} in the order of the split.
+    """A torch data set of {"pixel_values", "normalization", "labels"} in the order of the split.
 
-    Pixels are exactly `processor(image)`; with `augment` they are changed at random, at the processor's final size, and
-    normalized as the processor does. A split without a label column gives no "labels".
+    `normalized(collate_images(samples))` is exactly `processor(image)`; with `augment` they are changed at random, at
+    the processor's final size, and normalized as the processor does. Until then pixels are levels, uint8 (channels,
+    height, width); where the processor makes none, or noise is drawn into them, they are float32 and "normalization" is
+    absent. A split without a label column gives no "labels".
 
     Args:
         split: columns image (`datasets.Image(decode=False)`), id (with augment) and, perhaps, label.
@@ -43,10 +49,11 @@ class ImageSamples(torch.utils.data.Dataset[Sample]):
 
     def __init__(self, split: Dataset, processor: Any, augmentation: Augmentation | None) -> None:
         self.split = split.with_format(None)
-        self.processor = processor
-        self.channels = channels_of(processor)
+        self.preprocessing = Preprocessing(processor)
+        self.channels = self.preprocessing.channels
         check_channels(self.split, self.channels)
         self.augmentation = augmentation
+        self.store = PixelStore(len(split)) if augmentation is not None or self.preprocessing.levels else None
         self._epoch = Epoch()
 
     def set_epoch(self, epoch: int) -> None:
@@ -62,16 +69,65 @@ class ImageSamples(torch.utils.data.Dataset[Sample]):
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """A batch at once: torch's loader asks for it, and both Arrow and processors are faster so."""
         rows = self.split[list(indices)]
-        images = [decode_channels(value, self.channels) for value in rows["image"]]
         if self.augmentation is None:
-            pixels = pixels_of(self.processor, images)
+            samples = self._unchanged(indices, rows["image"])
         else:
-            pixels = self.augmentation(images, int(self._epoch), rows["id"])  # type: ignore[arg-type]
-        samples: list[Sample] = [{"pixel_values": image} for image in pixels]
+            images = [self._decoded(index, value) for index, value in zip(indices, rows["image"], strict=True)]
+            samples = self.augmentation(images, int(self._epoch), rows["id"])
         if "label" in rows:
             for sample, label in zip(samples, rows["label"], strict=True):
                 sample["labels"] = label_tensor(label)
         return samples
+
+    def _decoded(self, index: int, value: Any) -> Image.Image:
+        """An image to be changed; kept as it was decoded."""
+        assert self.store is not None
+        kept = self.store.get(index)
+        if kept is not None:
+            return Image.fromarray(kept)
+        image: Any = decode_channels(value, self.channels)
+        self.store.put(index, np.asarray(image))
+        return image
+
+    def _unchanged(self, indices: Sequence[int], values: Sequence[Any]) -> list[Sample]:
+        """Images as the processor makes them; kept as levels."""
+        kept = [None if self.store is None else self.store.get(index) for index in indices]
+        missing = [place for place, levels in enumerate(kept) if levels is None]
+        images = [decode_channels(values[place], self.channels) for place in missing]
+        made = dict(zip(missing, self.preprocessing(images), strict=True))
+        if self.store is not None:
+            for place, sample in made.items():
+                self.store.put(int(indices[place]), sample["pixel_values"].numpy())
+        return [
+            made[place] if levels is None else self.preprocessing.sample(torch.from_numpy(levels))
+            for place, levels in enumerate(kept)
+        ]
+
+
+class Preprocessing:
+    """A processor that makes images into samples {"pixel_values", "normalization"}; see `image_samples`.
+
+    Args:
+        processor: an image processor of transformers, TimmWrapper's included.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+        self.channels = channels_of(processor)
+        self.levels = Levels.of(processor) if self.channels == 3 else None
+
+    def __call__(self, images: Sequence[Pixels]) -> list[Sample]:
+        """Images as `decode_channels` gives them."""
+        if not images:
+            return []
+        if self.levels is None:
+            return [{"pixel_values": pixels} for pixels in pixels_of(self.processor, images)]
+        return [self.sample(levels) for levels in self.levels(images)]  # type: ignore[arg-type]
+
+    def sample(self, levels: torch.Tensor) -> Sample:
+        """Levels (3, height, width) that were made before."""
+        assert self.levels is not None
+        return {"pixel_values": levels, NORMALIZATION: self.levels.normalization}
 
 
 def label_tensor(label: int | float | Sequence[float]) -> torch.Tensor:
@@ -82,6 +138,8 @@ def label_tensor(label: int | float | Sequence[float]) -> torch.Tensor:
 def collate_images(samples: Sequence[Sample]) -> Sample:
     """Stack samples into a batch: pixel_values (batch, channels, height, width), labels (batch,) or (batch, labels).
 
+    What becomes of levels, on the device, says `levels.normalized`.
+
     Raises:
         UserError: the images differ in size.
     """
@@ -91,4 +149,14 @@ def collate_images(samples: Sequence[Sample]) -> Sample:
             f"The checkpoint's processor gives images of different sizes {sorted(shapes)}, which cannot be one batch. "
             "Use training.per_device_train_batch_size=1 or a checkpoint whose processor resizes or crops."
         )
-    return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+    return {
+        name: value if name == NORMALIZATION else _stacked([sample[name] for sample in samples])
+        for name, value in samples[0].items()
+    }
+
+
+def _stacked(parts: list[torch.Tensor]) -> torch.Tensor:
+    if parts[0].dtype != torch.uint8 or parts[0].is_contiguous():
+        return torch.stack(parts)
+    # New levels lie with their colours side by side: copied as they lie, which is ten times as fast.
+    return torch.stack([levels.permute(1, 2, 0) for levels in parts]).permute(0, 3, 1, 2)
