@@ -74,7 +74,7 @@ def falling(values: torch.Tensor) -> torch.Tensor:
     By the min-max formula of isotonic regression (Robertson et al. 1988): min over i <= k of max over j >= k of the
     mean of values i to j. M x M, on the device, without a loop that would wait for it.
     """
-    if len(values) < 2 or bool((values.diff() <= 0).all()):
+    if len(values) < 2:
         return values
     count = len(values)
     sums = torch.cat([values.new_zeros(1), values.cumsum(0)])
@@ -84,4 +84,4 @@ def falling(values: torch.Tensor) -> torch.Tensor:
     means = means.masked_fill((last < first).to(values.device), -torch.inf)
     best_end = means.flip(1).cummax(1).values.flip(1)  # [i, k]: the largest mean from i to any j >= k
     best_end = best_end.masked_fill((last < first).to(values.device), torch.inf)
-    return best_end.min(0).values
+    return torch.where((values.diff() <= 0).all(), values, best_end.min(0).values)

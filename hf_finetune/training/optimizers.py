@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # Said elsewhere in a recipe, or of no use in a training loop.
 _NOT_HERE = ("self", "params", "lr", "weight_decay", "maximize", "capturable", "differentiable")
 _ADAM_LIKE = ("adam", "adamw", "adamax")
+# One kernel for all parameters, on the CPU and on GPUs; without it Adam reads its step number back from the device.
+_FUSED, _KINDS_OF_STEP = ("sgd", "adam", "adamw", "adagrad"), {"fused", "foreach"}
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,10 @@ class PlainOptimizer:
                 if applied is None:
                     raise ValueError("Muon needs the model")
                 matrices = {id(parameter) for parameter in hidden_matrices(applied)}
-                return MuonWithAdamW(split_for_muon(list(groups), matrices), self.options, {})
+                return MuonWithAdamW(split_for_muon(list(groups), matrices), self.options, {"fused": True})
             kind: Any = optimizer_class(self.name)
-            optimizer: torch.optim.Optimizer = kind(list(groups), **self.options)
+            fused = {} if self.options.keys() & _KINDS_OF_STEP or self.name not in _FUSED else {"fused": True}
+            optimizer: torch.optim.Optimizer = kind(list(groups), **self.options, **fused)
             return optimizer
         except (TypeError, ValueError) as fault:
             raise UserError(f"training.optim_args: {self.name} refuses them: {fault}") from fault

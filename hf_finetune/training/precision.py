@@ -15,11 +15,19 @@ Precision = Literal["no", "bf16", "fp16"]
 PrecisionOption = Literal["auto", "no", "bf16", "fp16"]
 
 
+_LAUNCHER, _ASKED = "accelerate config", "asked for"
+
+
 class NumberFormat(NamedTuple):
     """The precision of the training steps, and why."""
 
     name: Precision
     reason: str
+
+    @property
+    def open(self) -> bool:
+        """Whether nobody has asked for it, so that a measurement may find a faster one."""
+        return self.reason not in (_LAUNCHER, _ASKED)
 
 
 @contextmanager
@@ -54,12 +62,12 @@ def choose_precision(option: str) -> NumberFormat:
             raise UserError(
                 f"precision={option}, but accelerate launches with mixed precision {launched}: leave one of them out."
             )
-        return NumberFormat("bf16" if launched == "bf16" else "fp16", "accelerate config")
+        return NumberFormat("bf16" if launched == "bf16" else "fp16", _LAUNCHER)
     if option == "fp16" and not torch.cuda.is_available():
         raise UserError("precision=fp16 needs a CUDA device: use precision=bf16 or precision=no here.")
     if option == "auto":
         return _fastest_safe()
-    return NumberFormat("bf16" if option == "bf16" else "fp16" if option == "fp16" else "no", "asked for")
+    return NumberFormat("bf16" if option == "bf16" else "fp16" if option == "fp16" else "no", _ASKED)
 
 
 def _fastest_safe() -> NumberFormat:

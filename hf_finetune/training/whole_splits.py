@@ -1,12 +1,17 @@
-"""Evaluation sees every sample, in the split's own order, whatever is said of training."""
+"""Evaluation sees every sample, with the same statistics on every rank, and answers in the split's own order."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
-from torch.utils.data import Dataset
-from transformers import Trainer
+from torch.utils.data import DataLoader, Dataset
+from transformers import EvalPrediction, Trainer
+
+from hf_finetune.evaluation.predict import longest_first
+from hf_finetune.training.precision import launcher_shards_the_model
 
 
 class WholeSplits(Trainer):
@@ -22,9 +27,43 @@ class WholeSplits(Trainer):
             self.args.dataloader_drop_last = drop_last
 
     def _get_eval_sampler(self, eval_dataset: Dataset[Any]) -> torch.utils.data.Sampler[int] | None:
-        """In the split's own order: with `group_by_length` the Trainer would give predictions back reordered."""
-        strategy, self.args.train_sampling_strategy = self.args.train_sampling_strategy, "random"
+        """Texts longest first, all else in the split's own order, on any number of processes."""
+        return InOrder(longest_first(eval_dataset))
+
+    def evaluation_loop(self, dataloader: DataLoader[Any], *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer's; metrics are computed of, and predictions given back in, the split's own order."""
+        if self.args.world_size > 1 and not launcher_shards_the_model():
+            # BatchNorm statistics differ from rank to rank; those of rank 0 are the ones that get saved.
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+        order = longest_first(dataloader.dataset)
+        back, compute = np.argsort(order), getattr(self, "compute_metrics", None)
+        if compute is None or np.array_equal(order, np.arange(len(order))):
+            return super().evaluation_loop(dataloader, *args, **kwargs)
+
+        def of_the_split(found: EvalPrediction) -> dict[str, float]:
+            return compute(EvalPrediction(found.predictions[back], found.label_ids[back]))  # type: ignore[index]
+
+        self.compute_metrics = of_the_split
         try:
-            return super()._get_eval_sampler(eval_dataset)
+            found: Any = super().evaluation_loop(dataloader, *args, **kwargs)
         finally:
-            self.args.train_sampling_strategy = strategy
+            self.compute_metrics = compute
+        return found._replace(predictions=found.predictions[back], label_ids=found.label_ids[back])
+
+
+class InOrder(torch.utils.data.Sampler[int]):
+    """Row numbers as they are given.
+
+    Args:
+        rows: (N,).
+    """
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.rows.tolist())

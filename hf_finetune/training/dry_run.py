@@ -1,0 +1,53 @@
+"""Steps taken before training, to measure or to see what fits, that leave no trace."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from hf_finetune.training.trainer import FinetuneTrainer
+
+
+def batch_of(trainer: FinetuneTrainer, rows: Sequence[int]) -> dict[str, Any]:
+    """Training rows as a batch that `compute_loss` takes, on the device."""
+    data: Any = trainer.train_dataset
+    items = data.__getitems__(list(rows)) if hasattr(data, "__getitems__") else [data[row] for row in rows]
+    batch: dict[str, Any] = trainer._prepare_inputs(trainer.data_collator(items))  # type: ignore[arg-type]
+    return batch if trainer.mixing is None else trainer.mixing(batch, 0)
+
+
+@contextmanager
+def untouched(trainer: FinetuneTrainer) -> Iterator[None]:
+    """Training mode inside; afterwards statistics, gradients, modes, loss, random generators and format are as before.
+
+    Weights change only by an optimizer's step, of which there is none.
+    """
+    model = trainer.model
+    modes = {module: module.training for module in model.modules()}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    distillation, objective, before = trainer.distillation, trainer.objective, trainer.format
+    trainer.distillation, trainer.objective = None, copy.deepcopy(objective)  # a teacher costs the same either way
+    state = random.getstate(), np.random.get_state()
+    devices = [trainer.args.device] if trainer.args.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices):
+            model.train()
+            yield
+    finally:
+        random.setstate(state[0])
+        np.random.set_state(state[1])
+        trainer.distillation, trainer.objective = distillation, objective
+        trainer.compute_in(*before)
+        model.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(buffers[name])
+        for module, mode in modes.items():
+            module.training = mode
