@@ -12,6 +12,8 @@ from hf_finetune.recipes.rates import default_learning_rate
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
+    from hf_finetune.data import TaskData
+    from hf_finetune.model import LoadedModel
     from hf_finetune.runs import Run
     from hf_finetune.training import RunFolder
 
@@ -70,8 +72,6 @@ def _run(
     recipe: Recipe, folder: RunFolder, source: Dataset | DatasetDict | None, precision: str, trust_remote_code: bool
 ) -> Run:
     from hf_finetune import training
-    from hf_finetune.data import load_data
-    from hf_finetune.model import load_pretrained
     from hf_finetune.publish import save_run
     from hf_finetune.runs import Run
     from hf_finetune.strategy import apply_strategy
@@ -79,9 +79,60 @@ def _run(
     started = time.perf_counter()
     training.quiet_libraries()
     training.use_every_core()
+    training.keep_freed_memory()
     number_format = training.choose_precision(precision)
     rate = recipe.training.values().get("learning_rate") or default_learning_rate(recipe)
     arguments = training.build_arguments(recipe, rate, folder.checkpoints, number_format.name)
+
+    task = _read_data(recipe, source)
+    training.fit_to_data(arguments, recipe, task, trust_remote_code)
+
+    loaded = _load_model(recipe, task, trust_remote_code)
+    applied = apply_strategy(loaded, recipe)
+    table = applied.table(rate)
+    say(table)
+
+    samples = training.make_samples(recipe, task, loaded)
+    trainer = training.build_trainer(
+        recipe, task, loaded, applied, arguments, samples, number_format.name, trust_remote_code
+    )
+    if recipe.strategy.kind != "features":
+        number_format = training.settle_format(trainer, number_format, folder.recorded)
+        training.settle_batch(trainer, folder.recorded)
+    say(training.plan_in_words(recipe, task, arguments, number_format, rate))
+    facts = training.facts(task, applied, trainer, number_format)
+    checkpoint = folder.checkpoint(facts)
+    trainer.accelerator.wait_for_everyone()
+    folder.claim(facts, checkpoint)
+    trainer.accelerator.wait_for_everyone()
+    samples = training.cache_prefix(recipe, task, loaded, trainer, samples)
+    outcome: Any
+    if recipe.strategy.kind == "features":
+        outcome = training.fit_features(recipe, task, loaded, applied, trainer, samples)
+    elif getattr(recipe.strategy, "solver", "adamw") == "lbfgs":
+        outcome = training.fit_head(recipe, trainer)
+        trainer.give_targets_their_unit()
+    else:
+        training.sweep_head(recipe, trainer)
+        outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        training.keep_best_average(recipe, trainer, samples.validation)
+        trainer.give_targets_their_unit()
+
+    report = training.score(recipe, task, trainer, samples, outcome, trust_remote_code)
+    trainer.release_prefix()
+    trainer.compute_in(bf16=False, channels_last=False)  # what is saved lies in memory as everyone expects it
+    report.metrics["train"]["total_seconds"] = round(time.perf_counter() - started, 1)
+    recipe = training.pin_teacher(recipe, trainer.distillation)
+    if is_main_process():
+        save_run(folder.path, recipe=recipe, task=task, loaded=loaded, applied=applied, report=report, table=table)
+    trainer.accelerator.wait_for_everyone()
+    say(report.in_words(folder.path))
+    return Run.load(folder.path, trust_remote_code=trust_remote_code)
+
+
+def _read_data(recipe: Recipe, source: Dataset | DatasetDict | None) -> TaskData:
+    from hf_finetune import training
+    from hf_finetune.data import load_data
 
     task = training.together(load_data, recipe, source)
     say(training.data_in_words(task))
@@ -89,7 +140,12 @@ def _run(
         say(task.cleaning.in_words())
     for warning in task.warnings:
         warn(warning)
-    training.fit_to_data(arguments, recipe, task, trust_remote_code)
+    return task
+
+
+def _load_model(recipe: Recipe, task: TaskData, trust_remote_code: bool) -> LoadedModel:
+    from hf_finetune import training
+    from hf_finetune.model import load_pretrained
 
     loaded = training.together(
         load_pretrained,
@@ -101,38 +157,10 @@ def _run(
         seed=recipe.seed,
         scratch=recipe.strategy.kind == "scratch",
         layer=recipe.strategy.layer if recipe.strategy.kind == "features" else "last",
+        tasks=task.labels.for_the_model(),
         trust_remote_code=trust_remote_code,
     )
     say(training.head_in_words(recipe, loaded))
     if loaded.changes:
         say(f"model: {'; '.join((recipe.model.checkpoint, *loaded.changes))}")
-    applied = apply_strategy(loaded, recipe)
-    table = applied.table(rate)
-    say(table)
-    say(training.plan_in_words(recipe, task, arguments, number_format, rate))
-
-    samples = training.make_samples(recipe, task, loaded)
-    trainer = training.build_trainer(
-        recipe, task, loaded, applied, arguments, samples, number_format.name, trust_remote_code
-    )
-    facts = training.facts(task, applied, trainer, number_format)
-    checkpoint = folder.checkpoint(facts)
-    trainer.accelerator.wait_for_everyone()
-    folder.claim(facts, checkpoint)
-    trainer.accelerator.wait_for_everyone()
-    outcome: Any
-    if recipe.strategy.kind == "features":
-        outcome = training.fit_features(recipe, task, loaded, applied, trainer, samples)
-    else:
-        outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        training.keep_best_average(recipe, trainer, samples.validation)
-        trainer.give_targets_their_unit()
-
-    report = training.score(recipe, task, trainer, samples, outcome, trust_remote_code)
-    report.metrics["train"]["total_seconds"] = round(time.perf_counter() - started, 1)
-    recipe = training.pin_teacher(recipe, trainer.distillation)
-    if is_main_process():
-        save_run(folder.path, recipe=recipe, task=task, loaded=loaded, applied=applied, report=report, table=table)
-    trainer.accelerator.wait_for_everyone()
-    say(report.in_words(folder.path))
-    return Run.load(folder.path, trust_remote_code=trust_remote_code)
+    return loaded

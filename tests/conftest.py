@@ -1,8 +1,11 @@
 """What every test shares: no network, real data where it is, a clean folder to run in."""
 
+import gc
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 # Before any import of the libraries, which read these once.
@@ -17,16 +20,20 @@ if _real_home:
 
 import pytest  # noqa: E402
 
+_CACHES = count()
+_FORMAT = "ACCELERATE_MIXED_PRECISION"
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """`slow` runs when asked for by -m; `real` skips, saying why, without real data; `gpu` without a GPU."""
+    """`slow` and `long` run when asked for by -m; `real` skips, saying why, without real data; `gpu` without a GPU."""
     asked = config.getoption("-m") or ""
     for item in items:
         if item.get_closest_marker("slow") and "slow" not in asked:
             item.add_marker(pytest.mark.skip(reason="slow: run with pytest -m slow"))
+        if item.get_closest_marker("long") and "long" not in asked:
+            item.add_marker(pytest.mark.skip(reason="long: run with pytest -m long"))
         if item.get_closest_marker("real") and not _real_home:
             item.add_marker(pytest.mark.skip(reason="needs real data: set HF_FINETUNE_HF_HOME to a copy of hf_home"))
         if item.get_closest_marker("gpu"):
@@ -34,6 +41,69 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
             if not torch.cuda.is_available():
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _little_garbage() -> Iterator[None]:
+    """Takes the imported libraries out of the garbage collector's sight.
+
+    Every `Trainer.train` collects garbage, which takes 0.2 to 0.4 s where it looks at a million objects of torch and
+    transformers: more than the training of a tiny model.
+    """
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def _not_launched() -> Iterator[None]:
+    """Leaves neither the number format that a Trainer writes into the environment, nor a number of threads, behind.
+
+    With that format and one thread a run believes that `accelerate launch` has started it, and takes every core. Two
+    workers with two threads each, on two cores, mostly wait for each other.
+    """
+    torch = sys.modules.get("torch")
+    before = os.environ.get(_FORMAT), torch.get_num_threads() if torch else None
+    yield
+    os.environ.pop(_FORMAT, None)
+    if before[0] is not None:
+        os.environ[_FORMAT] = before[0]
+    if torch and torch.get_num_threads() != before[1]:
+        torch.set_num_threads(before[1])
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys):
+    """Run a verb in this process, in the folder of `run_in`: call("train", "recipe=digits", ...) -> CompletedProcess.
+
+    Starting Python and importing torch takes longer than a small job does.
+    """
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        from hf_finetune.cli import main
+
+        run.folder.mkdir(exist_ok=True)
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.chdir(run.folder)
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            try:
+                code = main(arguments)
+            except SystemExit as left:  # as argparse leaves
+                code = left.code
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
+
+    run.folder = tmp_path / "empty"
+    return run
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """What runs keep (features, measured formats) is this test's own, also in processes that it starts."""
+    monkeypatch.setenv("HF_FINETUNE_CACHE", str(tmp_path_factory.getbasetemp() / f"cache-{next(_CACHES)}"))
 
 
 @pytest.fixture

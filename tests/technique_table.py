@@ -108,6 +108,14 @@ if hasattr(schema, "Distill") and "distill" in schema.Recipe.model_fields:
         "distillation": ("distill.teacher={teacher}",),
         "distillation of features": ("distill.teacher={teacher}", "distill.on=features"),
     }
+TASKS = ("tasks={kind: {label: label}, size: {label: size}}", "evaluation.metrics=null")
+TECHNIQUES["Several tasks"] = {
+    "classes and numbers at once": TASKS,
+    "balance: uncertainty": (*TASKS, "loss.balance=uncertainty"),
+    "balance: equal": (*TASKS, "loss.balance=equal"),
+    "several tasks, LoRA": (*TASKS, "strategy=lora"),
+    "several tasks, fixed features": (*TASKS, "strategy=features"),
+}
 
 
 def rows(text: bool) -> DatasetDict:
@@ -118,7 +126,8 @@ def rows(text: bool) -> DatasetDict:
         columns = {"text": [" ".join(f"w{n}" for n in generator.integers(3, 50, 6)) for _ in labels]}
     else:
         columns = {"image": [generator.integers(0, 255, (32, 32, 3)).astype(np.uint8) for _ in labels]}
-    split = Dataset.from_dict({**columns, "label": labels}).cast_column("label", ClassLabel(names=["a", "b", "c"]))
+    columns |= {"label": labels, "size": [float(label) + 0.5 for label in labels]}
+    split = Dataset.from_dict(columns).cast_column("label", ClassLabel(names=["a", "b", "c"]))
     split = split if text else split.cast_column("image", Image())
     return DatasetDict({"train": split, "test": split.select(range(12))})
 

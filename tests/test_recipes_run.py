@@ -32,8 +32,10 @@ def rows_for(recipe, size=28) -> Dataset:
     if recipe.evaluation.metrics and "pearson" in recipe.evaluation.metrics:
         columns[data.label] = [float(value) for value in generator.normal(2, 1, size)]
         return Dataset.from_dict(columns)
-    columns[data.label] = [index % 7 for index in range(size)]
-    rows = Dataset.from_dict(columns).cast_column(data.label, ClassLabel(names=list("abcdefg")))
+    labels = [task.label for task in recipe.tasks.values()] or [data.label]
+    rows = Dataset.from_dict(columns | {label: [index % 7 for index in range(size)] for label in labels})
+    for label in labels:
+        rows = rows.cast_column(label, ClassLabel(names=list("abcdefg")))
     return rows.cast_column(data.image, Image()) if data.image else rows
 
 
@@ -64,5 +66,6 @@ def test_a_shipped_recipe_takes_a_step(name, tmp_path):
     scores = run.metrics["test"]
     assert scores["samples"] == (28 if isinstance(recipe.data.test_split, str) else round(28 * recipe.data.test_split))
     assert run.metrics["train"]["steps"] == 1 or staged
-    for metric in shipped.evaluation.metrics:
+    named = [f"{name}_{metric}" for name, task in shipped.tasks.items() for metric in task.metrics]
+    for metric in named or shipped.evaluation.metrics:
         assert metric in scores

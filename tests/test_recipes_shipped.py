@@ -19,7 +19,7 @@ NAMED = (
     "digits pretrain_digits_vit pretrain_digits_resnet cifar10 cifar10_lora cifar10_resnet18 fashion_mnist beans "
     "food101 sst2 sst2_lora ag_news imdb mrpc stsb emotion cifar10_vgg16 cifar10_narrow_head cats_mobilenet "
     "flowers_small cells_small big_dissimilar big_similar cifar100_mixup ag_news_lp_ft imdb_gradual "
-    "sst2_distill"
+    "sst2_distill two_labels"
 )
 
 

@@ -239,7 +239,7 @@ TWO = "strategy.stages=[{strategy: head, epochs: 1}, {strategy: {kind: full, lay
         (
             ("strategy=stages", "strategy.stages=[{strategy: {kind: head, r: 1}, epochs: 1}]"),
             "strategy.stages.0.strategy.r",
-            "unknown key; there are kind$",
+            "unknown key; there are kind, solver, sweep$",
         ),
         (("strategy=full", "strategy.zones=[0,0,0]"), "strategy.zones", "strategy=head says so"),
         (("strategy=full", "strategy.zones=[1,2]"), "strategy.zones", ""),

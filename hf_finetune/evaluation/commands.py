@@ -45,7 +45,7 @@ def evaluate_command(
     scores = score_finished(loaded, model, overrides, trust_remote_code=trust_remote_code, progress="evaluating")
     say(f"{model} on {scores['samples']:,} samples")
     for name, value in scores.items():
-        if name == "samples" or name.endswith("_ci95"):
+        if name.endswith(("samples", "_ci95")):
             continue
         interval = scores.get(f"{name}_ci95")
         shown = "undefined" if value is None else f"{value:.4f}"
@@ -63,26 +63,25 @@ def score_finished(
     progress: str | None = None,
 ) -> dict[str, Any]:
     """The metrics of `evaluate_command`, without printing them."""
-    from hf_finetune.data import TextCollator, collate_images, image_samples
+    from hf_finetune.data.task_labels import ManyLabels
     from hf_finetune.evaluation.predictor import Predictor
 
     recipe = recipe_of(model, overrides, loaded)
     trained_by = recipe_in(model)
     predictor = Predictor.of(loaded, recipe)
+    own = trained_by is not None and not names_data(overrides)
+    if isinstance(predictor.labels, ManyLabels):
+        from hf_finetune.evaluation.finished_tasks import score_tasks
+
+        return score_tasks(predictor, predictor.labels, recipe, own, trust_remote_code, progress)
     names = recipe.evaluation.metrics or default_metrics(predictor.problem_type, len(predictor.names))
     complaints = check_metrics(
         names, predictor.problem_type, num_labels=len(predictor.names), trust_remote_code=trust_remote_code
     )
     if complaints:
         raise UserError("\n".join(complaints))
-    own = trained_by is not None and not names_data(overrides)
     test, labels = _test_split(recipe, predictor, trained_by.data if trained_by else None, own)
-    if predictor.task == "image-classification":
-        samples: Any = image_samples(test, loaded.processor)
-        collate: Any = collate_images
-    else:
-        samples, collate = predictor.texts(test), TextCollator(loaded.processor)
-    logits = predictor.logits(samples, collate, _batch_size(recipe), progress)
+    logits = logits_of(predictor, test, recipe, progress)
     scores = with_intervals(
         logits,
         labels,
@@ -93,6 +92,16 @@ def score_finished(
         trust_remote_code=trust_remote_code,
     )
     return {**scores, "samples": len(logits)}
+
+
+def logits_of(predictor: Predictor, test: Any, recipe: Recipe, progress: str | None) -> np.ndarray:
+    """Logits (N, C) of test rows, read as the recipe says."""
+    from hf_finetune.data import TextCollator, collate_images, image_samples
+
+    processor = predictor.loaded.processor
+    if predictor.task == "image-classification":
+        return predictor.logits(image_samples(test, processor), collate_images, _batch_size(recipe), progress)
+    return predictor.logits(predictor.texts(test), TextCollator(processor), _batch_size(recipe), progress)
 
 
 def recipe_in(model: str) -> Recipe | None:

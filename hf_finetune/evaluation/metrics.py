@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_finetune.errors import UserError
-from hf_finetune.evaluation import measures
+from hf_finetune.evaluation import measures, measures_of_numbers
 from hf_finetune.evaluation.external import PREFIX, external_measure, external_problem
-from hf_finetune.evaluation.measures import Measure, Statistic
+from hf_finetune.evaluation.statistic import Measure, Statistic
 from hf_finetune.recipes.metric_names import METRIC_NAMES
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ METRICS: dict[str, dict[str, Measure]] = {
         "accuracy": measures.subset_accuracy,
     },
     "regression": {
-        "mse": measures.mse,
-        "mae": measures.mae,
-        "r2": measures.r2,
-        "pearson": measures.pearson,
-        "spearman": measures.spearman,
+        "mse": measures_of_numbers.mse,
+        "mae": measures_of_numbers.mae,
+        "r2": measures_of_numbers.r2,
+        "pearson": measures_of_numbers.pearson,
+        "spearman": measures_of_numbers.spearman,
     },
 }
 

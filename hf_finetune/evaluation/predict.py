@@ -12,6 +12,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from hf_finetune.console import warn
+from hf_finetune.data import normalized
 from hf_finetune.errors import UserError
 from hf_finetune.evaluation.read import read
 from hf_finetune.evaluation.views import Views
@@ -36,8 +37,7 @@ def predict_logits(
     """Logits in the order of the samples.
 
     Each batch's logits leave the device at once, so that its memory does not grow with samples x classes. A batch that
-    does not fit on a GPU is halved, and so are those after it. Texts run longest first: batches of like length need
-    little padding, and the largest comes when there is still nothing to lose.
+    does not fit on a GPU is halved, and so are those after it. Samples run `longest_first`.
 
     Args:
         model: a classification model; left on `device`, in the mode it was in.
@@ -56,7 +56,7 @@ def predict_logits(
     """
     device = torch.device(device) if device is not None else best_device()
     model.to(device)
-    order = _running_order(samples)
+    order = longest_first(samples)
     logits: np.ndarray | None = None
     done = 0
     with _evaluating(model), tqdm(total=len(order), desc=progress, disable=progress is None, unit="sample") as bar:
@@ -86,7 +86,11 @@ def predict_logits(
     return logits
 
 
-def _running_order(samples: Any) -> np.ndarray:
+def longest_first(samples: Any) -> np.ndarray:
+    """The order (N,) in which samples are read: texts of like length together, the longest first; images as they are.
+
+    Batches of like length need little padding, and the largest comes when there is still nothing to lose.
+    """
     lengths = getattr(samples, "lengths", None)
     return np.arange(len(samples)) if lengths is None else np.argsort(-np.asarray(lengths), kind="stable")
 
@@ -100,7 +104,7 @@ def _take(samples: Any, rows: Sequence[int] | np.ndarray) -> list[Any]:
 def _forward(
     model: nn.Module, batch: dict[str, torch.Tensor], device: torch.device, tta: Views, at_once: int
 ) -> np.ndarray:
-    inputs = {name: tensor.to(device) for name, tensor in batch.items() if name != "labels"}
+    inputs = normalized({name: tensor.to(device) for name, tensor in batch.items() if name != "labels"})
     logits: np.ndarray = read(model, inputs, tta, at_once).logits.float().cpu().numpy()
     return logits
 

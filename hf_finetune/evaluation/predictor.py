@@ -13,8 +13,10 @@ import torch
 from datasets import Dataset
 from PIL import Image
 
-from hf_finetune.data import TextCollator, collate_images, text_samples
-from hf_finetune.data.bands import Pixels, channels_of, decode_channels, pixels_of
+from hf_finetune.data import LabelSpace, TextCollator, collate_images, text_samples
+from hf_finetune.data.bands import Pixels, decode_channels
+from hf_finetune.data.image_samples import Preprocessing
+from hf_finetune.data.task_labels import labels_of_model
 from hf_finetune.errors import UserError
 from hf_finetune.evaluation.predict import predict_logits
 from hf_finetune.evaluation.views import Views
@@ -75,6 +77,12 @@ class Predictor:
         return "text-classification" if hasattr(self.loaded.processor, "pad_token") else "image-classification"
 
     @cached_property
+    def labels(self) -> LabelSpace:
+        """What the model answers."""
+        tasks = getattr(self.loaded.model.config, "tasks", None)
+        return labels_of_model(tasks) if tasks else LabelSpace(self.problem_type, self.names)
+
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the outputs, in order."""
         config = self.loaded.model.config
@@ -96,7 +104,8 @@ class Predictor:
             samples, collate = self.texts(rows), TextCollator(self.loaded.processor)  # type: ignore[assignment]
         logits = self.logits(samples, collate, batch_size, progress)
         errors: dict[int, str] = getattr(samples, "errors", {})
-        likely = probabilities(logits, self.problem_type)
+        spaces = [(part.space, part.outputs) for part in self.labels.tasks] or [(self.labels, slice(None))]
+        likely = np.concatenate([probabilities(logits[:, at], space.problem_type) for space, at in spaces], axis=1)
         for row in errors:
             logits[row] = likely[row] = np.nan
         return Answers(logits, likely, errors)
@@ -120,21 +129,31 @@ class Predictor:
 
         Classes: {"label", "score"} as transformers' pipelines give them, or the list of the `top` best. Multi-label:
         the list of those above 0.5, best first, or of the `top` best. Regression: a number, or a list of several.
+        Several tasks: a dictionary of such answers by the names of the tasks.
         """
         return [None if row in answers.errors else self._row(answers, row, top) for row in range(len(answers.logits))]
 
     def _row(self, answers: Answers, row: int, top: int | None) -> Any:
-        scores = answers.probabilities[row]
-        if self.problem_type == "regression":
-            return float(scores[0]) if len(scores) == 1 else scores.tolist()
-        best = np.argsort(-answers.logits[row], kind="stable")
-        ranked = [{"label": self.names[place], "score": float(scores[place])} for place in best]
-        if top is not None:
-            return ranked[:top]
-        if self.problem_type == "single_label_classification":
-            return ranked[0]
-        above = int(predictions(answers.logits[row : row + 1], self.problem_type).sum())
-        return ranked[:above]
+        logits, scores = answers.logits[row], answers.probabilities[row]
+        if not self.labels.tasks:
+            return _answer(self.labels, logits, scores, top)
+        return {
+            part.name: _answer(part.space, logits[part.outputs], scores[part.outputs], top)
+            for part in self.labels.tasks
+        }
+
+
+def _answer(labels: LabelSpace, logits: np.ndarray, scores: np.ndarray, top: int | None) -> Any:
+    if labels.problem_type == "regression":
+        return float(scores[0]) if len(scores) == 1 else scores.tolist()
+    ranked = [
+        {"label": labels.names[place], "score": float(scores[place])} for place in np.argsort(-logits, kind="stable")
+    ]
+    if top is not None:
+        return ranked[:top]
+    if labels.problem_type == "single_label_classification":
+        return ranked[0]
+    return ranked[: int(predictions(logits[None], labels.problem_type).sum())]
 
 
 class _Images(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
@@ -142,8 +161,8 @@ class _Images(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
 
     def __init__(self, values: Sequence[Any], processor: Any) -> None:
         self.values = values
-        self.processor = processor
-        self.channels = channels_of(processor)
+        self.preprocessing = Preprocessing(processor)
+        self.channels = self.preprocessing.channels
         self.errors: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -151,7 +170,7 @@ class _Images(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
 
     def __getitems__(self, rows: list[int]) -> list[dict[str, torch.Tensor]]:
         images = [self._image(row) for row in rows]
-        return [{"pixel_values": pixels} for pixels in pixels_of(self.processor, images)]
+        return self.preprocessing(images)
 
     def _image(self, row: int) -> Pixels:
         try:

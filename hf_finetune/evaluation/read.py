@@ -1,8 +1,7 @@
 """A model's answer to a batch whose samples it sees in several pieces: windows of a text, views of an image.
 
-The pieces' logits are averaged. Their mean is the geometric mean of the pieces' probabilities (up to a factor that
-softmax removes), it needs no case for multi-label and regression, and in practice it is at least as good as the mean of
-probabilities, which Krizhevsky et al. 2012 and Szegedy et al. 2014 took.
+The pieces' logits are averaged: the geometric mean of the pieces' probabilities, up to a factor that softmax removes.
+It needs no case of its own for multi-label and regression. We have not measured it against the mean of probabilities.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from hf_finetune.data import TEXT_OF_WINDOW
 from hf_finetune.evaluation.views import Views, views_of
+from hf_finetune.model.replay import GIVEN, attached
 
 
 def read(
@@ -25,10 +25,13 @@ def read(
 
     Args:
         model: a classification model.
-        features: what the model takes, without labels; of texts in windows also `text_of_window`.
+        features: what the model takes, without labels; of texts in windows also `text_of_window`; of samples whose
+            frozen prefix has run already, what it gave.
         tta: the views of an image; for evaluation.
         at_once: most windows in memory together, where no gradient is wanted; None for all.
     """
+    if GIVEN in features:
+        return attached(model)(model, features)
     owners = features.get(TEXT_OF_WINDOW)
     if owners is None and tta == "none":
         return model(**features)  # bit for bit the model's own

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from hf_finetune.errors import UserError
@@ -13,6 +14,7 @@ from hf_finetune.files import write_whole
 from hf_finetune.outputs import predictions
 
 if TYPE_CHECKING:
+    from hf_finetune.data import LabelSpace
     from hf_finetune.evaluation.inputs import Inputs
     from hf_finetune.evaluation.predictor import Answers, Predictor
 
@@ -33,22 +35,16 @@ def prediction_table(predictor: Predictor, inputs: Inputs, answers: Answers) -> 
     """Columns input, prediction, score (of the predicted class), score_<class> for every class, error.
 
     For multi-label, prediction is a list of names and there is no single score; for regression it is the number, or
-    `prediction_<target>` for each of several. A row that could not be read has nothing but input and error.
+    `prediction_<target>` for each of several. Of several tasks each has such columns, `<task>_prediction` and so on. A
+    row that could not be read has nothing but input and error.
     """
     columns: dict[str, Any] = {"input": inputs.names}
     good = [row not in answers.errors for row in range(len(inputs.names))]
-    names, scores = predictor.names, answers.probabilities
-    if predictor.problem_type == "regression":
-        heads = ["prediction"] if len(names) == 1 else [f"prediction_{name}" for name in names]
-        columns |= {head: scores[:, place] for place, head in enumerate(heads)}
-    else:
-        decided = predictions(answers.logits, predictor.problem_type)
-        if predictor.problem_type == "single_label_classification":
-            columns["prediction"] = [names[place] for place in decided]
-            columns["score"] = scores.max(axis=1)
-        else:
-            columns["prediction"] = [[name for name, hit in zip(names, row, strict=True) if hit] for row in decided]
-        columns |= {f"score_{name}": scores[:, place] for place, name in enumerate(names)}
+    if not predictor.labels.tasks:
+        columns |= _columns(predictor.labels, answers.logits, answers.probabilities)
+    for part in predictor.labels.tasks:
+        own = _columns(part.space, answers.logits[:, part.outputs], answers.probabilities[:, part.outputs])
+        columns |= {f"{part.name}_{name}": column for name, column in own.items()}
     columns["error"] = [answers.errors.get(row) for row in range(len(inputs.names))]
     table = pd.DataFrame(columns)
     said = [name for name in table.columns if name not in ("input", "error")]
@@ -57,9 +53,24 @@ def prediction_table(predictor: Predictor, inputs: Inputs, answers: Answers) -> 
     return table
 
 
+def _columns(labels: LabelSpace, logits: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
+    names = labels.names
+    if labels.problem_type == "regression":
+        heads = ["prediction"] if len(names) == 1 else [f"prediction_{name}" for name in names]
+        return {head: scores[:, place] for place, head in enumerate(heads)}
+    decided = predictions(logits, labels.problem_type)
+    columns: dict[str, Any] = {}
+    if labels.problem_type == "single_label_classification":
+        columns["prediction"] = [names[place] for place in decided]
+        columns["score"] = scores.max(axis=1)
+    else:
+        columns["prediction"] = [[name for name, hit in zip(names, row, strict=True) if hit] for row in decided]
+    return columns | {f"score_{name}": scores[:, place] for place, name in enumerate(names)}
+
+
 def shown(table: pd.DataFrame) -> str:
     """The table for the screen, tab separated: input, prediction, score; errors where there are any."""
-    wanted = [name for name in table.columns if not name.startswith("score_")]
+    wanted = [name for name in table.columns if "score_" not in name or name.endswith("prediction")]
     if table["error"].isna().all():
         wanted.remove("error")
     lines = ["\t".join(wanted)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,7 @@ def load_pretrained(
     seed: int,
     scratch: bool = False,
     layer: str | int = "last",
+    tasks: Sequence[Mapping[str, Any]] = (),
     trust_remote_code: bool = False,
 ) -> LoadedModel:
     """Loads a checkpoint and gives it a head for the task.
@@ -80,6 +81,7 @@ def load_pretrained(
         seed: of everything newly initialised.
         scratch: take the checkpoint's architecture and processor with random weights.
         layer: block after which the model ends: "last", "middle" or its number.
+        tasks: several tasks that share the outputs, as `MultiTaskConfig` takes them; each gets a new head.
         trust_remote_code: allow the checkpoint's own Python code to run.
 
     Raises:
@@ -92,32 +94,26 @@ def load_pretrained(
         config = AutoConfig.from_pretrained(path, **hub)
         same_labels = _same_labels(config, label_names)
         chosen, auto = choose_class(config, task, model.pooling, model.checkpoint)
-        keep_head = same_labels and model.head.kind == "linear" and not scratch and chosen is config
+        keep_head = same_labels and model.head.kind == "linear" and not scratch and chosen is config and not tasks
         original, config = config.model_type, chosen
-        _set_task(config, auto, label_names, problem_type)
+        _set_task(config, auto, label_names, None if tasks else problem_type)
         with seeded(seed):
-            if scratch:
-                net = auto.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
-                info: dict[str, Any] = {}
-                if config.model_type == "timm_wrapper":
-                    net.load_state_dict(timm_state(net, seed))
-            else:
-                net, info = auto.from_pretrained(
-                    path,
-                    config=config,
-                    dtype=torch.float32,
-                    use_safetensors=True,
-                    ignore_mismatched_sizes=True,
-                    output_loading_info=True,
-                    **hub,
-                )
+            net, info = _network(auto, config, path, seed, scratch, hub)
     processor = load_processor(path, model.checkpoint, task, **hub)
     give_padding_token(net, processor, model.checkpoint)
     limit_length(net, processor)
     fresh = _fresh_parameters(net, info, model.checkpoint, scratch)
     operated = operate(net, processor, model, fresh=fresh, seed=seed, scratch=scratch, layer=layer)
     net, new, anatomy = new_head(
-        operated.net, operated.processor, operated.fresh, model, task, seed=seed, keep=keep_head, scratch=scratch
+        operated.net,
+        operated.processor,
+        operated.fresh,
+        model,
+        task,
+        seed=seed,
+        keep=keep_head,
+        scratch=scratch,
+        tasks=tasks,
     )
     usual_batch_norm_momentum(net)
     momentum = [set_momentum(net, model.batch_norm_momentum)] if model.batch_norm_momentum is not None else []
@@ -132,7 +128,9 @@ def _same_labels(config: PretrainedConfig, label_names: Sequence[str]) -> bool:
     return [config.id2label[index] for index in sorted(config.id2label)] == list(label_names)
 
 
-def _set_task(config: PretrainedConfig, auto: Any, label_names: Sequence[str], problem_type: ProblemType) -> None:
+def _set_task(
+    config: PretrainedConfig, auto: Any, label_names: Sequence[str], problem_type: ProblemType | None
+) -> None:
     """Labels (id2label with integer keys) and problem type; and a class that has a loss, where a family has several."""
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: index for index, name in enumerate(label_names)}
@@ -143,6 +141,27 @@ def _set_task(config: PretrainedConfig, auto: Any, label_names: Sequence[str], p
     if isinstance(classes, tuple):
         # DeiT and LeViT: the distilled class has no loss, and from_config fails where a config names no class.
         config.architectures = [classes[0].__name__]
+
+
+def _network(
+    auto: Any, config: PretrainedConfig, path: str, seed: int, scratch: bool, hub: dict[str, Any]
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The checkpoint in the class of the task, and what `from_pretrained` says of its weights; random from scratch."""
+    if scratch:
+        net = auto.from_config(config, dtype=torch.float32, trust_remote_code=hub["trust_remote_code"])
+        if config.model_type == "timm_wrapper":
+            net.load_state_dict(timm_state(net, seed))
+        return net, {}
+    net, info = auto.from_pretrained(
+        path,
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        **hub,
+    )
+    return net, info
 
 
 def _fresh_parameters(net: PreTrainedModel, info: dict[str, Any], checkpoint: str, scratch: bool) -> set[str]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, TimmWrapperConfig
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput, SequenceClassifierOutput
 
 # Relative, so that transformers copies that file too.
@@ -89,6 +89,8 @@ class CustomHeadConfig(PretrainedConfig):
         settings = dict(self.base or {})
         model_type = settings.pop("model_type")
         if model_type == "timm_wrapper":
+            from transformers import TimmWrapperConfig  # imports timm, half a second that other models need not wait
+
             config = TimmWrapperConfig.from_dict(settings)
         else:
             config = AutoConfig.for_model(model_type, **settings)
@@ -99,7 +101,7 @@ class CustomHeadConfig(PretrainedConfig):
 class _CustomHeadModel(PreTrainedModel):
     """A classifier whose head, pooling or both are hf_finetune's."""
 
-    config_class = CustomHeadConfig
+    config_class: type[CustomHeadConfig] = CustomHeadConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
@@ -126,10 +128,10 @@ class _CustomHeadModel(PreTrainedModel):
             if config.pooling != "pooler":
                 self.task_pooling = Pooling(config.pooling, config.pool_width, config.prefix_tokens)
             self.task_dropout = nn.Dropout(config.feature_dropout)
-            self.task_head = make_head(config.head, config.in_features, config.num_labels)
+            self.task_head = self.make_head()
             return
         if config.output_layer:
-            model.set_submodule(config.output_layer, make_head(config.head, config.in_features, config.num_labels))
+            model.set_submodule(config.output_layer, self.make_head())
         if config.pool_layer:
             pooling: Any = Pooling(config.pooling, config.pool_width)
             parent, _, name = config.pool_layer.rpartition(".")
@@ -137,6 +139,10 @@ class _CustomHeadModel(PreTrainedModel):
             if type(replaced).__name__ == "SelectAdaptivePool2d":
                 pooling = MapPooling(pooling, replaced)
             setattr(model.get_submodule(parent), name, pooling)
+
+    def make_head(self) -> nn.Module:
+        """A new head as it is configured."""
+        return make_head(self.config.head, self.config.in_features, self.config.num_labels)
 
     def logits_of(self, output: Any, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (batch, labels) of a bare backbone's output; `mask` (batch, tokens) tells which tokens are real."""

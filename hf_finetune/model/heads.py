@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
     PreTrainedModel,
@@ -22,16 +23,25 @@ from hf_finetune.model.custom_head import (
     CustomHeadForSequenceClassification,
 )
 from hf_finetune.model.custom_layers import CosineHead, MlpHead, NeighboursHead, make_head
+from hf_finetune.model.multi_task import MultiTaskConfig, MultiTaskModel, TaskHeads
+from hf_finetune.recipes.section import Task
 
 if TYPE_CHECKING:
     from hf_finetune.model.anatomy import Anatomy
     from hf_finetune.recipes.schema import Head as HeadSettings
-    from hf_finetune.recipes.schema import Task
 
 # In a process that has hf_finetune, its own class reads such a folder and no remote code is needed.
 AutoConfig.register(CustomHeadConfig.model_type, CustomHeadConfig, exist_ok=True)
 AutoModelForImageClassification.register(CustomHeadConfig, CustomHeadForImageClassification, exist_ok=True)
 AutoModelForSequenceClassification.register(CustomHeadConfig, CustomHeadForSequenceClassification, exist_ok=True)
+AutoConfig.register(MultiTaskConfig.model_type, MultiTaskConfig, exist_ok=True)
+AutoModel.register(MultiTaskConfig, MultiTaskModel, exist_ok=True)
+
+
+_CLASSES: dict[Task, Any] = {
+    "image-classification": CustomHeadForImageClassification,
+    "text-classification": CustomHeadForSequenceClassification,
+}
 
 
 def auto_class(task: Task) -> Any:
@@ -53,12 +63,15 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def output_layer(model: nn.Module, anatomy: Anatomy) -> str:
-    """Name of the layer that gives the logits.
+    """Name of the layer that gives the logits; of several tasks, of the module that holds their heads.
 
     Raises:
         UserError: no layer of the head gives one value a label.
     """
     modules = dict(model.named_modules())
+    for name in anatomy.head.modules:
+        if isinstance(getattr(modules.get(name), "original_module", modules.get(name)), TaskHeads):
+            return name
     ours = [name for name, module in modules.items() if isinstance(module, MlpHead | CosineHead | NeighboursHead)]
     labels = model.config.num_labels  # type: ignore[union-attr]
     for name in reversed(anatomy.head.modules):
@@ -90,6 +103,7 @@ def with_new_layers(
     pooling: Mapping[str, Any] | None = None,
     layer: str = "",
     scratch: bool = False,
+    tasks: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """Puts a head, a pooling or both into a model, in a wrapper that saves and loads itself.
 
@@ -101,6 +115,7 @@ def with_new_layers(
         pooling: `CustomHeadConfig`'s settings of the pooling and of what is around it; None keeps the classifier's own.
         layer: name of the classifier's output layer; "" for a bare backbone.
         scratch: whether all weights are random, those of a norm that moves behind the pooling too.
+        tasks: as `MultiTaskConfig` takes them; each gets such a head.
 
     Returns:
         The model in its wrapper, and the names of the new parameters.
@@ -115,7 +130,9 @@ def with_new_layers(
         if layer:
             settings["in_features"] = _linear(model, layer, head.kind).in_features
     base = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}  # may be a folder
-    config = CustomHeadConfig(
+    if tasks:
+        settings |= {"tasks": tasks, "modality": task}
+    config = (MultiTaskConfig if tasks else CustomHeadConfig)(
         base=base,
         id2label=model.config.id2label,
         label2id=model.config.label2id,
@@ -123,14 +140,24 @@ def with_new_layers(
         pad_token_id=getattr(model.config, "pad_token_id", None),
         **settings,
     )
-    kind = CustomHeadForImageClassification if task == "image-classification" else CustomHeadForSequenceClassification
+    kind = MultiTaskModel if tasks else _CLASSES[task]
     with torch.device("meta"):
         wrapper = kind(config)
     before = {id(parameter): parameter for parameter in model.parameters()}  # held, so that no id is used again
     with seeded(seed):
         wrapper.equip(model)
+    if tasks and layer and head is not None and head.kind == "linear":
+        _start_as_the_classifier(model, wrapper, seed)
     fresh = [name for name, parameter in wrapper.named_parameters() if scratch or id(parameter) not in before]
     return wrapper, tuple(fresh)
+
+
+def _start_as_the_classifier(model: PreTrainedModel, wrapper: Any, seed: int) -> None:
+    """Draws linear heads by the model's own rule for its output layer: the first is what a run of one task has."""
+    with seeded(seed):
+        for head in wrapper.get_submodule(f"model.{wrapper.config.output_layer}").heads.values():
+            head.output._is_hf_initialized = False
+            model._init_weights(head.output)
 
 
 def replace_head(wrapper: Any, layer: str, head: HeadSettings, seed: int) -> None:

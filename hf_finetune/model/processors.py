@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
 from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel
 from transformers.utils import cached_file
 
@@ -79,9 +80,10 @@ def limit_length(model: PreTrainedModel, processor: Any) -> None:
 
 
 def give_padding_token(model: PreTrainedModel, processor: Any, checkpoint: str) -> None:
-    """Lets GPT-2 and its like pad, with their end-of-text token.
+    """Lets GPT-2 and its like pad, with their end-of-text token, and on the side where padding cannot be read.
 
-    The config is told, since their classifiers read the last token that is not padding.
+    Their classifiers read the last token that is not padding, which the config names, and count positions from the
+    left; XLNet's reads the last place and knows distances alone.
 
     Raises:
         UserError: the tokenizer has neither a padding nor an end-of-text token.
@@ -94,5 +96,9 @@ def give_padding_token(model: PreTrainedModel, processor: Any, checkpoint: str) 
                 f"{checkpoint}: its tokenizer has neither a padding nor an end-of-text token; use another checkpoint."
             )
         processor.pad_token = processor.eos_token
-    if getattr(model.config, "pad_token_id", None) is None:
+    reads_last = isinstance(getattr(model, "score", None), nn.Linear)  # the head's name in all models of that kind
+    if reads_last or getattr(model.config, "pad_token_id", None) is None:
         model.config.pad_token_id = processor.pad_token_id
+    if reads_last or model.config.model_type == "xlnet":
+        # In init_kwargs too: saved is what a tokenizer was made with, not what it is.
+        processor.padding_side = processor.init_kwargs["padding_side"] = "right" if reads_last else "left"

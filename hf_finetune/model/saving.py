@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from hf_finetune.errors import UserError
 from hf_finetune.model.adapter_files import ADAPTER_FILES, merged, save_adapter, without_adapters
 from hf_finetune.model.anatomy import find_anatomy
 from hf_finetune.model.checkpoint import LoadedModel, auto_class
+from hf_finetune.model.multi_task import MultiTaskConfig
 from hf_finetune.model.processors import limit_length, load_processor
 from hf_finetune.model.quiet import quiet
 from hf_finetune.model.sources import commit_of, loading, resolve_checkpoint
@@ -106,7 +107,8 @@ def load_finished(
     with quiet(), loading(name, revision):
         config = AutoConfig.from_pretrained(path, **hub)
         task = _task_of(config, name)
-        model, info = auto_class(task).from_pretrained(
+        auto = AutoModel if isinstance(config, MultiTaskConfig) else auto_class(task)
+        model, info = auto.from_pretrained(
             path,
             use_safetensors=True,
             dtype=torch.float32,
@@ -125,6 +127,8 @@ def load_finished(
 
 
 def _task_of(config: Any, name: str) -> Task:
+    if isinstance(config, MultiTaskConfig):
+        return config.modality  # type: ignore[return-value]
     if config.model_type == "timm_wrapper":
         return "image-classification"
     architecture = (config.architectures or [""])[0]

@@ -10,6 +10,7 @@ from hf_finetune.recipes.section import (
     UNION_FORMS,
     Chance,
     NotNegative,
+    Positive,
     ProblemType,
     Section,
     Share,
@@ -136,6 +137,11 @@ class Data(Section):
         description="Texts longer than the model takes: cut, or read in overlapping windows whose logits are averaged.",
     )
     window_overlap: Share = Field(0.25, description="Share of a window that it has in common with the one before.")
+    weight: Positive | None = Field(
+        None,
+        description="Where tasks bring data sets of their own: how often rows of this one are drawn, relative to "
+        "theirs; by the number of rows if left out.",
+    )
     clean: Clean | None = Field(
         None, description="Rows dropped from train; all but max_per_class before a validation share is held out."
     )

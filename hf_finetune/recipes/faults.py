@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import ValidationError
 
@@ -54,7 +54,7 @@ def _path(loc: tuple[int | str, ...]) -> tuple[Path, str | None]:
 
     path: list[str] = []
     sections: list[Any] = [Recipe]
-    kind = None
+    kind, named = None, False
     for item in map(str, loc):
         if item in UNION_FORMS:
             continue
@@ -63,14 +63,16 @@ def _path(loc: tuple[int | str, ...]) -> tuple[Path, str | None]:
         if tagged:
             sections, kind = tagged, item
             continue
-        if item.isdigit() and sections:  # the place in a list of sections
+        if sections and (named or item.isdigit()):  # a name in a mapping of sections, or the place in a list of them
             path.append(item)
+            named = False
             continue
         owner = next((section for section in sections if item in section.model_fields), None)
         if not sections:
             break  # inside a value: its key is what can be named
         path.append(item)
         sections = sections_in(owner.model_fields[item].annotation) if owner else []
+        named = owner is not None and get_origin(owner.model_fields[item].annotation) is dict
     return tuple(path), kind
 
 
@@ -82,7 +84,7 @@ def _as_given(path: Path, origins: Origins) -> list[Path]:
 
 
 def _unknown(dotted: str, kind: str) -> str:
-    if any(piece.isdigit() for piece in dotted.split(".")):
+    if any(piece.isdigit() for piece in dotted.split(".")) or dotted.startswith("tasks."):
         return f"unknown key; there are {', '.join(_fields_around(dotted, kind))}"
     if dotted in known_keys() and not known_keys()[dotted]:
         return f"does not go with the other keys of {dotted.rpartition('.')[0]}: some are for images, some for texts"
@@ -95,8 +97,8 @@ def _fields_around(dotted: str, kind: str) -> list[str]:
 
     sections: list[Any] = [Recipe]
     for name in dotted.split(".")[:-1]:
-        if not name.isdigit():
-            sections = [inner for s in sections if name in s.model_fields for inner in _inside(s, name)]
+        inner = [section for s in sections if name in s.model_fields for section in _inside(s, name)]
+        sections = inner or sections  # a place in a list, or the name of a task, is in no section
     chosen = [section for section in sections if kind_of(section) == kind] or sections
     return list(dict.fromkeys(name for section in chosen for name in section.model_fields))
 

@@ -36,7 +36,8 @@ def schema_text() -> str:
 
 
 def _require_kind(definition: dict[str, Any]) -> None:
-    if "kind" in definition.get("properties", {}):
+    """What a union tells its sections apart by; `loss.kind` has a default as any other key."""
+    if "const" in definition.get("properties", {}).get("kind", {}):
         definition["required"] = ["kind", *definition.get("required", [])]
 
 

@@ -75,8 +75,9 @@ def _walked() -> tuple[dict[str, tuple[str, ...]], frozenset[str]]:
         for name, field in section.model_fields.items():
             path = prefix + name
             keys[path] = (*keys.get(path, ()), *kinds)
-            # The keys of a list's items are given inside it, not as dotted paths.
-            inner = [] if get_origin(field.annotation) is tuple else sections_in(field.annotation)
+            # The keys of a list's items are given inside it; those of `tasks` follow a name of the user's own.
+            listed = get_origin(field.annotation) in (tuple, dict)
+            inner = [] if listed else sections_in(field.annotation)
             if not inner and "dict[" in repr(field.annotation):
                 mappings.add(path)
             for choice in inner:
@@ -95,7 +96,7 @@ def kinds_at(path: str) -> tuple[str, ...]:
 
 def nearest(path: str) -> str | None:
     """The known path a mistyped one most probably means, or None."""
-    known = list(known_keys())
+    known = sorted(known_keys(), key=lambda key: key.count("."))  # of like names that of the larger section is meant
     path = _ELSEWHERE.get(path, path)
     parent, _, leaf = path.rpartition(".")
     leaf = _SYNONYMS.get(leaf, leaf)

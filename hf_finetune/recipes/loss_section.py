@@ -41,6 +41,12 @@ class Loss(Section):
         description="lambda: lambda / 2 x squared distance of pretrained weights to the checkpoint, in place of their "
         "weight decay (Li et al. 2018, arXiv:1802.01483); 0.001 to 0.1 is usual.",
     )
+    balance: Literal["fixed", "uncertainty", "equal"] = Field(
+        "fixed",
+        description="Losses of several tasks: summed with tasks.NAME.weight (fixed), also divided by a variance that "
+        "is learned (uncertainty: Kendall et al. 2018, arXiv:1705.07115), or by their own running size (equal: the "
+        "gradient of the geometric mean, Chennupati et al. 2019, arXiv:1904.08492).",
+    )
 
 
 class Average(Section):

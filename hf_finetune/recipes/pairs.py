@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_finetune.errors import Fault
 from hf_finetune.recipes.metric_names import METRIC_NAMES
+from hf_finetune.recipes.pairs_cache import faults_of_cache
 from hf_finetune.recipes.pairs_clean import faults_of_clean
 from hf_finetune.recipes.pairs_data import faults_of_data
 from hf_finetune.recipes.pairs_distill import faults_of_distill
@@ -16,6 +17,7 @@ from hf_finetune.recipes.pairs_loss import faults_of_loss
 from hf_finetune.recipes.pairs_model import faults_of_model
 from hf_finetune.recipes.pairs_peft import faults_of_peft
 from hf_finetune.recipes.pairs_stages import faults_of_stages
+from hf_finetune.recipes.pairs_tasks import faults_of_tasks
 
 if TYPE_CHECKING:
     from hf_finetune.recipes.schema import Recipe
@@ -53,6 +55,7 @@ def pair_faults(recipe: Recipe) -> list[Fault]:
         _metrics,
         _bounds,
         _schedule,
+        faults_of_cache,
         faults_of_clean,
         faults_of_data,
         faults_of_distill,
@@ -61,6 +64,7 @@ def pair_faults(recipe: Recipe) -> list[Fault]:
         faults_of_model,
         faults_of_peft,
         faults_of_stages,
+        faults_of_tasks,
     )
     return [Fault(path, message) for check in checks for path, message in check(recipe)]
 
@@ -123,6 +127,8 @@ def _splits(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 
 def _metrics(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    if recipe.tasks:
+        return  # they have metrics of their own, see `pairs_tasks`
     problem = recipe.data.problem_type
     tables = [METRIC_NAMES[problem]] if problem else list(METRIC_NAMES.values())
     allowed = list(dict.fromkeys(name for table in tables for name in table))

@@ -37,9 +37,10 @@ def _kind(recipe: Recipe) -> Faults:
     if problem and loss.kind != "auto" and loss.kind not in LOSSES[problem]:
         allowed = ", ".join(("auto", *LOSSES[problem]))
         yield "loss.kind", f"{loss.kind} is not a loss of {problem} (data.problem_type): use {allowed}"
-    if loss.gamma != Loss().gamma and loss.kind != "focal":
+    kinds = [loss.kind, *(task.loss for task in recipe.tasks.values())]
+    if loss.gamma != Loss().gamma and "focal" not in kinds:
         yield "loss.gamma", f"is for the focal loss, and loss.kind is {loss.kind}: use loss.kind=focal"
-    if loss.delta != Loss().delta and loss.kind != "huber":
+    if loss.delta != Loss().delta and "huber" not in kinds:
         yield "loss.delta", f"is for the Huber loss, and loss.kind is {loss.kind}: use loss.kind=huber"
     if loss.kind == "coral" and recipe.model.head.kind == "cosine":
         yield "loss.kind", "coral needs a linear output layer with biases, and model.head.kind is cosine: use linear"

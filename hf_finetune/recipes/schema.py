@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
+from hf_finetune.recipes.cache_section import Cache
 from hf_finetune.recipes.data_section import Clean, Data, ImageAugment, TextAugment
 from hf_finetune.recipes.loss_section import Average, Distill, Loss
 from hf_finetune.recipes.model_section import CosineHead, Head, LinearHead, MlpHead, Model
@@ -27,12 +28,14 @@ from hf_finetune.recipes.strategy_section import (
     Stages,
     Strategy,
 )
+from hf_finetune.recipes.tasks_section import TaskSettings
 from hf_finetune.recipes.training_arguments import Training
 from hf_finetune.recipes.yaml_text import write_yaml
 
 __all__ = [
     "Average",
     "BitFit",
+    "Cache",
     "Clean",
     "CosineHead",
     "Data",
@@ -62,6 +65,7 @@ __all__ = [
     "Stages",
     "Strategy",
     "Task",
+    "TaskSettings",
     "TextAugment",
     "Training",
 ]
@@ -113,11 +117,15 @@ class Recipe(Section):
     task: Task
     model: Model
     data: Data
+    tasks: dict[str, TaskSettings] = Field(
+        default_factory=dict, description="Several label columns by the names of their tasks, in place of data.label."
+    )
     strategy: Annotated[Strategy, BeforeValidator(tag_of_text)] = Full()
     loss: Loss = Loss()
     training: Training = Field(default_factory=Training)
     average: Average = Average()
     distill: Distill | None = None
+    cache: Cache = Cache()
     evaluation: Evaluation = Evaluation()
     expected: Expected | None = None
     seed: Annotated[int, Field(ge=0)] = 0

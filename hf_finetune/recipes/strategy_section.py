@@ -29,10 +29,25 @@ class Full(Section):
     )
 
 
+class Sweep(Section):
+    """Each rate with each weight decay, in one pass; the best on validation is trained."""
+
+    learning_rate: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = Field(
+        None, description="Rates to try; the run's own if left out."
+    )
+    weight_decay: Annotated[tuple[NotNegative, ...], Field(min_length=1)] | None = Field(
+        None, description="Weight decays to try; the run's own if left out."
+    )
+
+
 class HeadOnly(Section):
     """The head alone learns; the rest is frozen, BatchNorm statistics and dropout too."""
 
     kind: Literal["head"] = "head"
+    solver: Literal["adamw", "lbfgs"] = Field(
+        "adamw", description="adamw: the Trainer's steps; lbfgs: all rows at once, to the minimum, on kept features."
+    )
+    sweep: Sweep | None = Field(None, description="Rates and weight decays that are tried at once on kept features.")
 
 
 class Freeze(Section):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -99,6 +99,8 @@ def fit_features(
     model: Any = applied.model
     name = output_layer(model, applied.anatomy)
     check_layer(model, name, loaded, recipe)
+    if trainer.prefix is not None:
+        samples = replace(samples, collate=trainer.prefix.collate_prepared)
     trainer.target_scale = None  # the fit answers in the targets' own unit
     device, size = trainer.args.device, trainer.args.eval_batch_size
 
@@ -114,6 +116,7 @@ def fit_features(
     if isinstance(kept, Linear):
         _put_linear(model.get_submodule(name), kept)
     else:
+        trainer.release_prefix()  # another model answers from here on
         applied.model = put_neighbours(model, name, kept, recipe)
         trainer.model = trainer.model_wrapped = applied.model
         applied.model.to(device)

@@ -11,8 +11,10 @@ from hf_finetune.console import say
 from hf_finetune.data import TEXT_OF_WINDOW
 from hf_finetune.errors import UserError
 from hf_finetune.recipes.schema import ProblemType, Recipe
+from hf_finetune.training.balance import Balance
 from hf_finetune.training.class_weights import class_counts, class_shares, class_weights
 from hf_finetune.training.losses import Loss, loss_function, training_loss
+from hf_finetune.training.multi_task import loss_of_tasks, plain_loss_of_tasks
 from hf_finetune.training.r_drop import divergence, draws_at_random
 
 if TYPE_CHECKING:
@@ -31,12 +33,14 @@ class Objective:
         training: loss of logits and labels in training.
         validation: loss that evaluation reports: the problem type's plain one.
         r_drop: weight of the divergence between two passes; 0 for one pass.
+        balance: of the losses of several tasks; the Trainer's callback too.
     """
 
     problem_type: ProblemType
     training: Loss
     validation: Loss
     r_drop: float = 0.0
+    balance: Balance | None = None
 
     @classmethod
     def plain(cls, problem_type: ProblemType, label_smoothing: float = 0.0) -> Objective:
@@ -78,6 +82,9 @@ def build_objective(recipe: Recipe, task: TaskData, applied: Applied) -> Objecti
         UserError: the loss does not fit the data, a class is named that is none, or R-Drop finds nothing random.
     """
     settings, labels = recipe.loss, task.labels
+    if labels.tasks:
+        several = loss_of_tasks(recipe, task)
+        return Objective(labels.problem_type, several, plain_loss_of_tasks(recipe, task), balance=several.balance)
     smoothing = float(recipe.training.values().get("label_smoothing_factor", 0.0))
     weights, shares = None, None
     if labels.problem_type != "regression":

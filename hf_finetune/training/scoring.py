@@ -11,6 +11,7 @@ from transformers.trainer_utils import TrainOutput
 
 from hf_finetune.console import say
 from hf_finetune.evaluation import with_intervals
+from hf_finetune.evaluation.task_scores import task_intervals
 from hf_finetune.recipes.schema import VIEWS, Recipe
 from hf_finetune.training.account import Account, mean_training_loss
 from hf_finetune.training.arguments import metric_names
@@ -42,7 +43,7 @@ class Report:
         scores = self.metrics[split]
         lines = [f"{split} ({scores['samples']} samples)"]
         for name, value in scores.items():
-            if name.endswith("_ci95") or name in ("samples", "loss"):
+            if name.endswith(("_ci95", "samples")) or name == "loss":
                 continue
             shown = "undefined" if value is None else f"{value:.4f}"
             interval = scores.get(f"{name}_ci95")
@@ -62,7 +63,6 @@ def score(
     trust_remote_code: bool,
 ) -> Report:
     """Score the kept checkpoint; every rank takes part, and gets the same report."""
-    names, problem = metric_names(recipe, task), task.labels.problem_type
     trainer.tta = recipe.evaluation.tta
     if (views := VIEWS[recipe.evaluation.tta]) > 1:
         say(f"final scores: mean logits of {views} views of each image (evaluation.tta={recipe.evaluation.tta})")
@@ -76,18 +76,26 @@ def score(
     test = trainer.predict(samples.test, metric_key_prefix="test")
     metrics["test"] = {
         "loss": test.metrics["test_loss"],
-        **with_intervals(
-            test.predictions,
-            test.label_ids,
-            problem,
-            names,
-            resamples=recipe.evaluation.bootstrap,
-            seed=recipe.seed,
-            trust_remote_code=trust_remote_code,
-        ),
+        **_test_scores(recipe, task, test.predictions, test.label_ids, trust_remote_code),
         "samples": len(test.predictions),
     }
     return Report(metrics, test.predictions, test.label_ids)
+
+
+def _test_scores(
+    recipe: Recipe, task: TaskData, logits: np.ndarray, labels: np.ndarray, trust_remote_code: bool
+) -> dict[str, Any]:
+    if task.labels.tasks:
+        return task_intervals(logits, labels, recipe, task.labels.tasks, trust_remote_code=trust_remote_code)
+    return with_intervals(
+        logits,
+        labels,
+        task.labels.problem_type,
+        metric_names(recipe, task),
+        resamples=recipe.evaluation.bootstrap,
+        seed=recipe.seed,
+        trust_remote_code=trust_remote_code,
+    )
 
 
 def _scores_of(metrics: dict[str, float], prefix: str) -> dict[str, float]:
@@ -110,6 +118,8 @@ def _training_facts(trainer: FinetuneTrainer, outcome: TrainOutput) -> dict[str,
         "steps": state.global_step,
         "best_step": state.best_global_step,
         "processes": trainer.args.world_size,
+        "time": trainer.pace.facts(),
+        **({"task_weights": trainer.balance.now()} if trainer.balance else {}),
         **({"average": trainer.kept} if trainer.kept else {}),
         **({"teacher": trainer.distillation.score} if trainer.distillation else {}),
     }

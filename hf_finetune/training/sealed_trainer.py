@@ -14,6 +14,7 @@ from hf_finetune.training.ema import Ema
 from hf_finetune.training.precision import launcher_shards_the_model
 
 if TYPE_CHECKING:
+    from hf_finetune.training.balance import Balance
     from hf_finetune.training.distill import Distillation
 
 
@@ -22,6 +23,7 @@ class SealedTrainer(Trainer):
 
     ema: Ema | None = None
     distillation: Distillation | None = None
+    balance: Balance | None = None
     keep_best: int = 1
     _staging: Path | None = None
 
@@ -66,7 +68,7 @@ class SealedTrainer(Trainer):
             return
         folder = Path(output_dir or self.args.output_dir)
         checkpoints.save_weights(self.model, folder)
-        for part in (self.ema, self.distillation):
+        for part in (self.ema, self.distillation, self.balance):
             if part is not None:
                 part.save(folder)
 
@@ -75,7 +77,7 @@ class SealedTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
         checkpoints.load_weights(self.model, Path(resume_from_checkpoint))
-        for part in (self.ema, self.distillation):
+        for part in (self.ema, self.distillation, self.balance):
             if part is not None:
                 part.load(Path(resume_from_checkpoint))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from transformers import TrainingArguments
 
 from hf_finetune.data import TextCollator, collate_images, image_samples, text_samples
@@ -21,14 +21,17 @@ from hf_finetune.recipes.staging import last_kind
 from hf_finetune.training.arguments import metric_names
 from hf_finetune.training.checkpoints import digest_of_frozen
 from hf_finetune.training.fits import fit_in_words
+from hf_finetune.training.length_groups import length_groups
 from hf_finetune.training.losses import loss_function
+from hf_finetune.training.mixed_sources import order_of_sources
 from hf_finetune.training.mixing import Mixing, changes_in_words
+from hf_finetune.training.multi_task import scale_of_tasks, tasks_in_words, validation_of_tasks
 from hf_finetune.training.objective import build_objective
 from hf_finetune.training.optimizers import plain_optimizer
 from hf_finetune.training.precision import NumberFormat, Precision
 from hf_finetune.training.sampling import BalancedSampler
 from hf_finetune.training.step_callbacks import callbacks_of_steps
-from hf_finetune.training.targets import TargetScale, output_module
+from hf_finetune.training.targets import TargetScale, scale_of
 from hf_finetune.training.teaching import teach
 from hf_finetune.training.trainer import FinetuneTrainer
 
@@ -78,26 +81,18 @@ def _texts(recipe: Recipe, task: TaskData, loaded: LoadedModel, split: Any, augm
 
 
 def image_augment(recipe: Recipe, task: TaskData) -> ImageAugment | None:
-    """How training images are changed: as named, basic, or not at all."""
-    if isinstance(recipe.data.augment, ImageAugment):
-        return recipe.data.augment
-    return BASIC if augments(recipe, task) else None
+    """How training images are changed at random: as named, basic, or not at all.
 
-
-def augments(recipe: Recipe, task: TaskData) -> bool:
-    """Whether training images are changed at random: by default where the backbone learns from natural images.
-
-    A backbone that is frozen, or all but its last blocks, has little to learn from more views; a flipped digit is
-    another sign.
+    By default they are where the backbone learns from natural images: one that is frozen, or all but its last blocks,
+    has little to learn from more views; a flipped digit is another sign.
     """
-    if recipe.task != "image-classification" or recipe.data.augment == "none":
-        return False
-    if isinstance(recipe.data.augment, ImageAugment):
-        return True
-    if recipe.model.in_channels not in (None, 3):  # the changes are for colour images
-        return False
-    still = ("head", "features", "freeze")
-    return recipe.data.augment == "basic" or (task.natural_images and last_kind(recipe) not in still)
+    named = recipe.data.augment
+    if isinstance(named, ImageAugment):
+        return named
+    if recipe.task != "image-classification" or recipe.model.in_channels not in (None, 3):
+        return None  # the changes are for colour images
+    by_default = task.natural_images and last_kind(recipe) not in ("head", "features", "freeze")
+    return BASIC if named == "basic" or (named == "auto" and by_default) else None
 
 
 def build_trainer(
@@ -112,10 +107,11 @@ def build_trainer(
 ) -> FinetuneTrainer:
     """The Trainer of a run."""
     problem = task.labels.problem_type
-    scale = TargetScale.of(np.asarray(task.train["label"])) if problem == "regression" else None
-    if scale is not None and not loaded.fresh:
-        scale.take_out_of(output_module(applied))  # a kept head answers in the targets' own unit
+    scale: TargetScale | None = scale_of_tasks(task) if task.labels.tasks else None
+    if problem == "regression":
+        scale = scale_of(np.asarray(task.train["label"]), applied, loaded.fresh)
     mixing = Mixing.of(recipe, task.labels)
+    sampler = _sampler(recipe, task, arguments, samples)
     distillation, samples = teach(
         recipe,
         task,
@@ -123,7 +119,7 @@ def build_trainer(
         applied,
         arguments,
         samples,
-        changed=augments(recipe, task) or mixing is not None,
+        changed=image_augment(recipe, task) is not None or mixing is not None,
         scale=scale,
         trust_remote_code=trust_remote_code,
     )
@@ -141,16 +137,28 @@ def build_trainer(
         mixing=mixing,
         objective=build_objective(recipe, task, applied),
         plain_optimizer=plain_optimizer(recipe),
-        sampler=BalancedSampler(task.train["label"], recipe.seed) if recipe.loss.sampling == "balanced" else None,
+        sampler=sampler,
         callbacks=[*callbacks_of_steps(recipe, applied), *([distillation] if distillation else ())],
         keep_best=recipe.average.soup_size if recipe.average.soup else 1,
     )
+
+
+def _sampler(recipe: Recipe, task: TaskData, arguments: TrainingArguments, samples: Samples) -> Sampler[int] | None:
+    """The order of the training rows, where it is not a plain shuffle."""
+    if recipe.loss.sampling == "balanced":
+        return BalancedSampler(task.train["label"], recipe.seed)
+    if (mixed := order_of_sources(task, recipe.seed)) is not None:
+        return mixed
+    given = "train_sampling_strategy" in recipe.training.values()
+    return None if given else length_groups(samples.train, arguments, recipe.seed)
 
 
 def _metrics_of_validation(
     recipe: Recipe, task: TaskData, scale: TargetScale | None, trust_remote_code: bool
 ) -> Callable[[Any], dict[str, float]]:
     """(logits, labels) -> metrics, with the exact mean loss: the Trainer's own counts padding of the last batch."""
+    if task.labels.tasks:
+        return validation_of_tasks(recipe, task, scale, trust_remote_code)
     names, problem = metric_names(recipe, task), task.labels.problem_type
     loss = loss_function(problem)
 
@@ -173,6 +181,8 @@ def facts(task: TaskData, applied: Applied, trainer: FinetuneTrainer, number_for
         "frozen": digest_of_frozen(applied.model),
         "processes": trainer.args.world_size,
         "precision": number_format.name,
+        **({"channels_last": True} if trainer.channels_last else {}),
+        **({"micro_batch": trainer.micro_batch} if trainer.micro_batch else {}),
         **({"teacher": teacher.digest} if teacher is not None else {}),
     }
 
@@ -180,12 +190,17 @@ def facts(task: TaskData, applied: Applied, trainer: FinetuneTrainer, number_for
 def data_in_words(task: TaskData) -> str:
     """One line: how many rows in each split, and what is predicted."""
     rows = [f"{len(split):,} {name}" for name in ("train", "validation", "test") if (split := getattr(task, name))]
+    if task.labels.tasks:
+        return "\n".join([f"data: {', '.join(rows)} rows{_left_out(task)}", *tasks_in_words(task)])
     kind = task.labels.problem_type.replace("_", " ")
     names = task.labels.names
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
     what = kind if task.labels.problem_type == "regression" else f"{kind}, {len(names)} classes"
-    left_out = f"  ({len(task.skipped):,} broken rows left out)" if task.skipped else ""
-    return f"data: {', '.join(rows)} rows{left_out}  {what}: {shown}"
+    return f"data: {', '.join(rows)} rows{_left_out(task)}  {what}: {shown}"
+
+
+def _left_out(task: TaskData) -> str:
+    return f"  ({len(task.skipped):,} broken rows left out)" if task.skipped else ""
 
 
 def head_in_words(recipe: Recipe, loaded: LoadedModel) -> str:
@@ -204,6 +219,8 @@ def plan_in_words(
     """Two lines before training starts: what was chosen, and why where the recipe does not say."""
     if recipe.strategy.kind == "features":
         return fit_in_words(recipe, task, arguments)
+    if getattr(recipe.strategy, "solver", "adamw") == "lbfgs":
+        return f"L-BFGS on all {len(task.train):,} training rows at once  weight decay {arguments.weight_decay:g}"
     given = "learning_rate" in recipe.training.values()
     optimizer = recipe.training.values().get("optim")
     beside = f" with optim={optimizer}" if optimizer in PLAIN_OPTIMIZERS else ""
@@ -213,9 +230,11 @@ def plan_in_words(
     length = f"steps {arguments.max_steps}" if arguments.max_steps > 0 else f"epochs {arguments.num_train_epochs:g}"
     device = "CPU" if arguments.device.type == "cpu" else arguments.device.type.upper()
     machines = f"{arguments.world_size} processes on {device}" if arguments.world_size > 1 else device
+    fp32 = "fp32 with TF32 products" if arguments.tf32 else "fp32"
+    number = fp32 if number_format.name == "no" else number_format.name
     return (
         f"learning rate {rate_in_words(recipe, rate)} ({origin})  batch {batch}  {length}  "
-        f"{machines}, {'fp32' if number_format.name == 'no' else number_format.name} ({number_format.reason})  "
+        f"{machines}, {number} ({number_format.reason})  "
         f"augmentation {changes_in_words(recipe.data, image_augment(recipe, task))}\n"
         f"The checkpoint with the best validation {arguments.metric_for_best_model} is kept."
     )

@@ -11,16 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import distributed, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from hf_finetune.console import is_main_process, warn
-from hf_finetune.data import TEXT_OF_WINDOW, TextCollator, collate_images, image_samples
+from hf_finetune.data import TEXT_OF_WINDOW, TextCollator, collate_images, image_samples, normalized
 from hf_finetune.errors import UserError
 from hf_finetune.evaluation.label_names import is_unnamed
+from hf_finetune.evaluation.predict import longest_first
 from hf_finetune.evaluation.predictor import Predictor
 from hf_finetune.evaluation.read import mean_of_each, read
 from hf_finetune.model import load_finished
@@ -99,14 +99,11 @@ class Teacher:
         self.model.to(device)
         together = distributed.is_available() and distributed.is_initialized()
         rank, processes = (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
-        lengths = getattr(samples, "lengths", None)
-        # Texts longest first: batches of like length need little padding.
-        order = np.arange(len(samples)) if lengths is None else np.argsort(-np.asarray(lengths), kind="stable")
-        mine = [int(row) for row in order[rank::processes]]
+        mine = [int(row) for row in longest_first(samples)[rank::processes]]
         loader = DataLoader(samples, batch_size, sampler=mine, collate_fn=collate, num_workers=workers)
         parts: list[Answers] = []
         for batch in tqdm(loader, desc=what, unit="batch", leave=False, disable=not is_main_process()):
-            answers = self({name: value.to(device) for name, value in batch.items()}, batch_size)
+            answers = self(normalized({name: value.to(device) for name, value in batch.items()}), batch_size)
             parts.append(Answers(answers.logits.cpu(), None if answers.features is None else answers.features.cpu()))
         found: list[Any] = [(mine, parts)]
         if processes > 1:

@@ -85,11 +85,7 @@ def teach(
         view=view,
     )
     if view is None:
-        started = time.perf_counter()
-        answers = _ask(teacher, task.train, arguments, "teacher, training rows")
-        seconds = time.perf_counter() - started
-        samples = replace(samples, train=TaughtSamples(samples.train, answers), collate=TaughtCollator(samples.collate))
-        how = f"answers of {len(task.train):,} rows computed once in {seconds:.0f} s"
+        samples, how = _taught(samples, teacher, task, arguments)
     else:
         how = f"it answers each batch as the student sees it, changed at random{_sizes(view)}"
     beside = (
@@ -104,6 +100,15 @@ def pin_teacher(recipe: Recipe, distillation: Distillation | None) -> Recipe:
     if recipe.distill is None or distillation is None or not distillation.revision:
         return recipe
     return recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"revision": distillation.revision})})
+
+
+def _taught(samples: Samples, teacher: Teacher, task: TaskData, arguments: TrainingArguments) -> tuple[Samples, str]:
+    """The samples with the teacher's answers in those of training, and how they came there, in words."""
+    started = time.perf_counter()
+    answers = _ask(teacher, task.train, arguments, "teacher, training rows")
+    seconds = time.perf_counter() - started
+    samples = replace(samples, train=TaughtSamples(samples.train, answers), collate=TaughtCollator(samples.collate))
+    return samples, f"answers of {len(task.train):,} rows computed once in {seconds:.0f} s"
 
 
 def _refuse(settings: Distill, task: TaskData) -> None:

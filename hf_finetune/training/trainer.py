@@ -15,10 +15,11 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from hf_finetune.data import normalized
 from hf_finetune.errors import UserError
 from hf_finetune.evaluation.read import read
 from hf_finetune.evaluation.views import Views
@@ -28,14 +29,16 @@ from hf_finetune.training.distill import NOT_FOR_THE_MODEL, Distillation
 from hf_finetune.training.ema import Ema
 from hf_finetune.training.epochs import EpochNumber
 from hf_finetune.training.l2_sp import StartingPoint
+from hf_finetune.training.lean_steps import LeanTrainer
 from hf_finetune.training.mixing import Mixing
 from hf_finetune.training.objective import Objective
 from hf_finetune.training.optimizers import PlainOptimizer
+from hf_finetune.training.pace import PacedTrainer
 from hf_finetune.training.precision import Precision, launcher_shards_the_model
 from hf_finetune.training.progress import Progress
-from hf_finetune.training.sampling import BalancedSampler
 from hf_finetune.training.sealed_trainer import SealedTrainer
 from hf_finetune.training.stages import Patience, Stages
+from hf_finetune.training.step_format import FormattedSteps
 from hf_finetune.training.targets import TargetScale, output_module
 from hf_finetune.training.whole_splits import WholeSplits
 
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
     from hf_finetune.strategy import Applied
 
 
-class FinetuneTrainer(WholeSplits, SealedTrainer):
+class FinetuneTrainer(LeanTrainer, PacedTrainer, FormattedSteps, WholeSplits, SealedTrainer):
     """Trains a model that a strategy has been applied to.
 
     Args:
@@ -86,7 +89,7 @@ class FinetuneTrainer(WholeSplits, SealedTrainer):
         mixing: Mixing | None = None,
         objective: Objective | None = None,
         plain_optimizer: PlainOptimizer | None = None,
-        sampler: BalancedSampler | None = None,
+        sampler: Sampler[int] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         keep_best: int = 1,
     ) -> None:
@@ -96,8 +99,11 @@ class FinetuneTrainer(WholeSplits, SealedTrainer):
         self.plain_optimizer, self.sampler, self.keep_best = plain_optimizer, sampler, keep_best
         found: dict[type, Any] = {type(callback): callback for callback in callbacks}
         self.ema, self.start, self.distillation = (found.get(kind) for kind in (Ema, StartingPoint, Distillation))
+        self.balance = self.objective.balance
+        balancing = [self.balance] if self.balance is not None else []
         self.kept: str | None = None
         self.autocast_dtype = torch.bfloat16 if precision == "bf16" and not launcher_shards_the_model() else None
+        self.micro_batch: int | None = None
         self.mixing = mixing
         self.tta: Views = "none"
         self.optimizer: Any = None
@@ -117,7 +123,7 @@ class FinetuneTrainer(WholeSplits, SealedTrainer):
             eval_dataset=eval_dataset,
             data_collator=collate,
             compute_metrics=compute_metrics,
-            callbacks=[*own, *([self.stages] if self.stages else ()), *callbacks],
+            callbacks=[*own, *([self.stages] if self.stages else ()), *callbacks, *balancing],
         )
         self.remove_callback(PrinterCallback)
         # `compute_loss` gives the mean of a batch; the Trainer then divides by the accumulated batches and DDP averages
@@ -154,18 +160,23 @@ class FinetuneTrainer(WholeSplits, SealedTrainer):
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """One forward and backward pass, on mixed images where the recipe says so."""
         if self.mixing is not None:
-            inputs = self.mixing(inputs, self.state.global_step)
+            inputs = self.mixing(self._prepare_inputs(inputs), self.state.global_step)
         return super().training_step(model, inputs, *args, **kwargs)
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """A batch on the device, images normalized; of rows, with the features that are kept of them."""
+        if self.prefix is not None:
+            inputs = self.prefix.prepare(inputs)
+        return normalized(super()._prepare_inputs(inputs))
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Nothing is counted: the Trainer would walk over all parameters at every step, and count padding."""
+        return 0
 
     @property
     def _windows_at_once(self) -> int | None:
         """Windows of texts in memory together while evaluating; sharded models need as many calls on every process."""
         return None if launcher_shards_the_model() else self.args.eval_batch_size
-
-    def _precision(self, model: torch.nn.Module) -> Any:
-        if self.autocast_dtype is None or not model.training:
-            return nullcontext()
-        return torch.autocast(self.args.device.type, dtype=self.autocast_dtype)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer that `training.optim` names, with one parameter group for each rate and weight decay."""
@@ -173,8 +184,9 @@ class FinetuneTrainer(WholeSplits, SealedTrainer):
             groups = self.applied.parameter_groups(self.args.learning_rate, self.args.weight_decay)
             if self.start is not None:
                 groups = self.start.without_weight_decay(groups)
-            if self.distillation is not None:
-                groups = self.distillation.parameter_groups(groups, self.args.device)
+            for part in (self.distillation, self.balance):
+                if part is not None:
+                    groups = part.parameter_groups(groups, self.args.device)
             if self.plain_optimizer is not None:
                 self.optimizer = self.plain_optimizer.build(groups, self.applied)
             else:
@@ -210,13 +222,6 @@ class FinetuneTrainer(WholeSplits, SealedTrainer):
 
     # --- evaluation ----------------------------------------------------------------------------------------------
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate with the same statistics on every rank: those of rank 0, which are the ones that get saved."""
-        if self.args.world_size > 1 and not launcher_shards_the_model():
-            for buffer in self.model.buffers():
-                torch.distributed.broadcast(buffer, src=0)
-        return super().evaluation_loop(*args, **kwargs)
-
     def prediction_step(
         self,
         model: torch.nn.Module,
@@ -232,6 +237,11 @@ class FinetuneTrainer(WholeSplits, SealedTrainer):
         if self.target_scale is not None:
             logits = self.target_scale.natural(logits)
         return loss.detach(), logits, inputs["labels"]
+
+    def release_prefix(self) -> None:
+        """At the end of a run: the model takes samples again, as any other."""
+        if self.prefix is not None:
+            self.prefix.release()
 
     def give_targets_their_unit(self) -> None:
         """After training: fold the scale of regression targets into the output layer; the model needs no other."""

@@ -1,0 +1,222 @@
+"""Features on disk, under the Hugging Face home: found by key, checked, listed, cleared; whole or not there.
+
+`prefix/KEY/` in `cache_home()` holds `rows.bin`, the numbers alone, and `meta.json`, which is written last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+_CHUNK, _CHUNKS = 1 << 20, 64  # damage is looked for in so many pieces of so many bytes
+_IN_MEMORY = 256 << 20
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What an entry holds.
+
+    Args:
+        what: in words, for the list.
+        rows: samples, or of texts of which every token is kept, tokens.
+        sizes: of one row.
+        dtype: float32, bfloat16 or float16.
+        checksum: of the numbers.
+    """
+
+    what: str
+    rows: int
+    sizes: tuple[int, ...]
+    dtype: str
+    checksum: str = ""
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk."""
+        size = self.rows * (4 if self.dtype == "float32" else 2)
+        for each in self.sizes:
+            size *= each
+        return size
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One set of features."""
+
+    folder: Path
+    meta: Meta
+
+    @property
+    def last_used(self) -> float:
+        """Seconds since 1970."""
+        return (self.folder / "meta.json").stat().st_mtime
+
+    def in_words(self) -> str:
+        """One line of the list: key, size, days since the last use, what it is."""
+        days = (time.time() - self.last_used) / 86400
+        values = " x ".join(f"{size:,}" for size in (self.meta.rows, *self.meta.sizes))
+        size = size_in_words(self.meta.bytes)
+        return f"{self.folder.name[:12]}  {size:>8}  used {days:.0f} days ago  {values}  {self.meta.what}"
+
+    def tensor(self, device: torch.device | None = None) -> torch.Tensor:
+        """The features, (rows, ...): in memory or on the device where they are small, else mapped from the file."""
+        import torch
+
+        found = mapped(self.folder / "rows.bin", self.meta, shared=False)
+        if device is not None and device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            if self.meta.bytes < free // 4:
+                return found.to(device)
+        return found.clone() if self.meta.bytes <= _IN_MEMORY else found
+
+
+def mapped(file: Path, meta: Meta, *, shared: bool) -> torch.Tensor:
+    """The file's numbers as a tensor (rows, ...); where shared, what is written goes to the file."""
+    import torch
+
+    count = meta.rows
+    for size in meta.sizes:
+        count *= size
+    kind = getattr(torch, meta.dtype)
+    return torch.from_file(str(file), shared=shared, size=count, dtype=kind).view(meta.rows, *meta.sizes)
+
+
+def cache_home() -> Path:
+    """Where what runs have found out is kept: the folder HF_FINETUNE_CACHE, or one in the Hugging Face home."""
+    chosen = os.environ.get("HF_FINETUNE_CACHE")
+    if chosen:
+        return Path(chosen)
+    from huggingface_hub.constants import HF_HOME
+
+    return Path(HF_HOME) / "hf_finetune"
+
+
+def home() -> Path:
+    """The folder of all entries."""
+    return cache_home() / "prefix"
+
+
+def find(key: str) -> Entry | None:
+    """The entry of a key, or None where there is none; a damaged one is deleted."""
+    folder = home() / key
+    entry = _read(folder)
+    if entry is None:
+        return None
+    if checksum(folder / "rows.bin", entry.meta.bytes) != entry.meta.checksum:
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    os.utime(folder / "meta.json")
+    return entry
+
+
+def known(key: str, meta: Meta) -> bool:
+    """Whether there seems to be an entry of that size; `find` looks closer."""
+    entry = _read(home() / key)
+    return entry is not None and entry.meta.bytes == meta.bytes
+
+
+def whole(key: str) -> Entry | None:
+    """The entry of a key that has just been found or written."""
+    return _read(home() / key)
+
+
+def partial(key: str) -> Path:
+    """Where an entry is being filled."""
+    return home() / f".partial-{key}"
+
+
+def entries() -> list[Entry]:
+    """All whole entries, the latest used first."""
+    found = [entry for folder in home().glob("*") if (entry := _read(folder)) is not None]
+    return sorted(found, key=lambda entry: -entry.last_used)
+
+
+def clear(key: str | None = None, older_than_days: float | None = None) -> tuple[int, int]:
+    """Delete entries: one by the beginning of its key, those not used for so many days, or all.
+
+    Returns:
+        how many, and their bytes.
+    """
+    limit = None if older_than_days is None else time.time() - older_than_days * 86400
+    gone, size = 0, 0
+    for entry in entries():
+        if key is not None and not entry.folder.name.startswith(key):
+            continue
+        if limit is not None and entry.last_used > limit:
+            continue
+        shutil.rmtree(entry.folder)
+        gone, size = gone + 1, size + entry.meta.bytes
+    if key is None and limit is None:
+        for left in home().glob(".partial-*"):
+            shutil.rmtree(left, ignore_errors=True)
+    return gone, size
+
+
+def begin(key: str, meta: Meta) -> Path:
+    """A folder beside the place of an entry, with a file of its size to be filled."""
+    folder = partial(key)  # the key's lock is held: what lies there was left by a run that ended early
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with (folder / "rows.bin").open("wb") as file:
+        file.truncate(meta.bytes)
+    return folder
+
+
+def finish(key: str, filled: Path, meta: Meta) -> Entry:
+    """Write down what the filled folder holds and put it into its place."""
+    values: dict[str, Any] = {**asdict(meta), "checksum": checksum(filled / "rows.bin", meta.bytes)}
+    (filled / "meta.json").write_text(json.dumps(values, indent=1))
+    folder = home() / key
+    shutil.rmtree(folder, ignore_errors=True)
+    filled.rename(folder)
+    found = _read(folder)
+    assert found is not None
+    return found
+
+
+def checksum(file: Path, size: int) -> str:
+    """CRC-32 of the file's length and of evenly spaced pieces of it; of a small file, of all."""
+    try:
+        actual = file.stat().st_size
+    except OSError:
+        return "missing"
+    value = zlib.crc32(f"{actual} {size}".encode())
+    step = max(_CHUNK, actual // _CHUNKS)
+    with file.open("rb") as opened:
+        for start in range(0, actual, step):
+            opened.seek(start)
+            value = zlib.crc32(opened.read(_CHUNK), value)
+    return f"{value:08x}"
+
+
+def free_bytes() -> int:
+    """Free space where the entries lie."""
+    place = home()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def _read(folder: Path) -> Entry | None:
+    try:
+        values = json.loads((folder / "meta.json").read_text())
+        meta = Meta(**{**values, "sizes": tuple(values["sizes"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return None if folder.name.startswith(".") else Entry(folder, meta)
+
+
+def size_in_words(size: int) -> str:
+    """1.9 MB, 454 MB, 2.3 GB."""
+    if size >= 1e9:
+        return f"{size / 1e9:.1f} GB"
+    return f"{size / 1e6:.1f} MB" if size < 1e7 else f"{size / 1e6:.0f} MB"

@@ -1,0 +1,144 @@
+"""The features of one split: where they are kept, whether they are still right, and computing them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+from hf_finetune import prefix_store as store
+from hf_finetune.console import say, warn
+from hf_finetune.model.replay import Replay
+from hf_finetune.training.prefix_cache import Features, starts_of
+from hf_finetune.training.prefix_fill import Prefix, fill
+from hf_finetune.training.prefix_key import digest_of_prefix, key_of
+
+if TYPE_CHECKING:
+    from hf_finetune.strategy.prefix import FrozenPrefix
+    from hf_finetune.training.prefix_setup import Making
+
+_TOLERANCE = {"fp32": 1e-3, "bf16": 0.05, "fp16": 0.02}  # mean difference over mean size, of the same features
+
+
+class SplitFeatures:
+    """The features of one split: their key, their size, and how to come by them.
+
+    Args:
+        making: the run that they are for.
+        replay: what is kept, and how it is computed.
+        prefix: what runs once.
+        number: 0 for training, 1 for validation, 2 for test.
+    """
+
+    def __init__(self, making: Making, replay: Replay, prefix: FrozenPrefix, number: int) -> None:
+        self.number = number
+        splits: tuple[Any, ...] = (making.real.train, making.real.validation, making.real.test)
+        self.samples = splits[number]
+        self.trainer = making.trainer
+        self.views = making.views if number == 0 else 1
+        # Evaluation is in fp32, so that the saved model scores what was logged, unless the recipe says bf16.
+        trains = (number == 0 or making.recipe.cache.dtype == "bf16") and making.recipe.strategy.kind != "features"
+        autocast = (torch.float16 if making.trainer.args.fp16 else making.trainer.autocast_dtype) if trains else None
+        precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(autocast, "fp32") if autocast else "fp32"
+        dtype = making.recipe.cache.dtype
+        dtype = ("bf16" if precision == "bf16" else "fp32") if dtype == "auto" else dtype
+        device = making.trainer.args.device
+        self.prefix = Prefix(replay, making.trainer._prepare_inputs, making.real.collate, device, autocast)
+        self.tolerance = max(_TOLERANCE[precision], _TOLERANCE[dtype])
+        self.starts = starts_of(self.samples) if self.prefix.every_token else None
+        rows = int(self.starts[-1]) if self.starts is not None else len(self.samples) * self.views
+        sizes = tuple(size for size in replay.border.shape.sizes if size > 0)
+        role = ("train", "validation", "test")[number]
+        recipe = making.recipe
+        what = f"{recipe.model.checkpoint}, {prefix.blocks} of {prefix.of} blocks, {recipe.data.dataset} {role}"
+        self.meta = store.Meta(what, rows, sizes, {"bf16": "bfloat16", "fp32": "float32"}[dtype])
+        self.key = key_of(
+            digest_of_prefix(making.applied.model, prefix),
+            replay.border,
+            self.samples,
+            making.loaded.processor,
+            f"{making.task.fingerprint} {role}",
+            precision=precision,
+            dtype=dtype,
+            change=f"{making.changed} seed {recipe.seed} views {self.views}"
+            if self.views > 1 or making.changed
+            else "",
+        )
+        self.known = store.known(self.key, self.meta)
+
+    def features(self) -> Features:
+        """Read, or computed by all processes of each machine and then read."""
+        alone = os.environ.get("LOCAL_RANK", "0") == "0"
+        store.home().mkdir(parents=True, exist_ok=True)
+        lock = FileLock(store.home() / f".{self.key}.lock")
+        if alone:
+            _take(lock)
+            entry = store.find(self.key)
+            if entry is None and self.known:
+                warn(f"features in {store.home() / self.key} are damaged: they are computed again.")
+            if entry is None or not self._same(entry):
+                store.begin(self.key, self.meta)
+        try:
+            self.trainer.accelerator.wait_for_everyone()
+            partial = store.partial(self.key)
+            if partial.exists():
+                self._fill(partial)
+                self.trainer.accelerator.wait_for_everyone()
+                if alone:
+                    store.finish(self.key, partial, self.meta)
+                self.trainer.accelerator.wait_for_everyone()
+        finally:
+            if alone:
+                lock.release()
+        entry = store.whole(self.key)
+        assert entry is not None
+        rows = entry.tensor(self.trainer.args.device)
+        starts = None if self.starts is None else torch.from_numpy(self.starts).to(rows.device)
+        return Features(rows, starts)
+
+    def _fill(self, partial: Path) -> None:
+        out = store.mapped(partial / "rows.bin", self.meta, shared=True)
+        for view in range(self.views):
+            self.samples.set_epoch(view)
+            fill(self.prefix, self.samples, out, self.starts, self.trainer.args, view * len(self.samples))
+
+    def _same(self, entry: store.Entry) -> bool:
+        """Whether the features of a few samples, computed now, are those that are kept; else they are stale."""
+        if (entry.meta.rows, entry.meta.sizes, entry.meta.dtype) == (self.meta.rows, self.meta.sizes, self.meta.dtype):
+            rows = probe_rows(self.samples)
+            self.samples.set_epoch(0)
+            now = self.prefix.of_rows(self.samples, rows).cpu().float()
+            kept = entry.tensor()
+            places = (
+                [np.arange(self.starts[row], self.starts[row + 1]) for row in rows] if self.starts is not None else rows
+            )
+            then = kept[
+                torch.from_numpy(np.concatenate(places) if self.starts is not None else np.asarray(rows))
+            ].float()
+            if (now - then).abs().mean() <= self.tolerance * now.abs().mean() + 1e-6:
+                return True
+        warn(f"features in {entry.folder} are not what the model gives now: they are computed again.")
+        return False
+
+
+def probe_rows(samples: Any) -> list[int]:
+    """Three rows from all over a split; of texts the longest among them."""
+    count = len(samples)
+    rows = [0, count // 2, count - 1]
+    lengths = getattr(samples, "lengths", None)
+    if lengths is not None:
+        longest = int(np.argmax(lengths))
+        rows = [*[row for row in rows if row != longest][:2], longest]
+    return rows
+
+
+def _take(lock: FileLock) -> None:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say("frozen prefix: another run is computing these features; waiting for it.")
+        lock.acquire()

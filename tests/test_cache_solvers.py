@@ -1,0 +1,103 @@
+"""Heads on kept features: L-BFGS goes to the minimum, a sweep is as many separate runs."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from cache_samples import TRAINING, data_for, recipe_of, run, weights_of
+from model_samples import save_checkpoint
+from pydantic import ValidationError
+from sklearn.linear_model import LogisticRegression
+from test_cache_equal import DATA, assert_alike
+
+from hf_finetune import finetune
+from hf_finetune import prefix_store as store
+from hf_finetune.errors import UserError
+from hf_finetune.recipes.schema import Recipe
+from hf_finetune.runs import Run
+
+
+def without(folder, family, strategy, name, leave_out, **sections) -> Run:
+    """A run whose training section lacks some of the usual keys."""
+    base = recipe_of(folder, family, "head", name).model_dump(mode="json", exclude_unset=True)
+    training = {key: value for key, value in TRAINING.items() if key not in leave_out}
+    values = {**base, **sections, "strategy": strategy, "training": {**training, **sections.get("training", {})}}
+    return finetune(Recipe.model_validate(values), data=data_for(family), precision="no")
+
+
+def lbfgs(folder, family, training, **strategy) -> Run:
+    fitted = {"kind": "head", "solver": "lbfgs", **strategy}
+    return without(folder, family, fitted, "fit", ("learning_rate", "num_train_epochs"), training=training)
+
+
+@pytest.mark.parametrize("family", ["vit", "bert"])
+def test_lbfgs_finds_scikit_learns_minimum(tmp_path, family):
+    finished = lbfgs(tmp_path, family, {"weight_decay": 0.1})
+    entry = next(entry for entry in store.entries() if entry.meta.what.endswith("train"))
+    rows = entry.tensor().numpy().astype(np.float64)
+    labels = np.arange(len(rows)) % 3
+    # C weighs the sum of the losses, weight decay stands beside their mean.
+    expected = LogisticRegression(C=1 / (0.1 * len(rows)), tol=1e-8, max_iter=10_000).fit(rows, labels)
+    weights = weights_of(finished)
+    np.testing.assert_allclose(weights["classifier.weight"].numpy(), expected.coef_, atol=2e-3)
+    bias = weights["classifier.bias"].numpy()  # a constant more changes no probability
+    np.testing.assert_allclose(bias - bias.mean(), expected.intercept_ - expected.intercept_.mean(), atol=2e-3)
+    assert finished.metrics["train"]["classifier"] == "lbfgs"
+
+
+def test_lbfgs_chooses_its_weight_decay_on_validation(tmp_path):
+    finished = lbfgs(tmp_path, "vit", {}, sweep={"weight_decay": [0.01, 1.0, 100.0]})
+    facts = finished.metrics["train"]
+    best = max(facts["tried"].values())
+    assert (
+        facts["tried"][f"{facts['weight_decay']:g}"]
+        == best
+        == pytest.approx(finished.metrics["validation"]["accuracy"])
+    )
+
+
+@pytest.mark.parametrize("family", ["vit", "bert"])
+def test_a_sweep_is_as_many_separate_runs(tmp_path, capsys, family):
+    """Each head's score is that of a run of its own, and the chosen one is what is trained."""
+    changes = {"classifier_dropout": 0.0} if family == "bert" else {}  # what is random differs from run to run
+    save_checkpoint(family, tmp_path / family, **changes)
+    sections = {"evaluation": {"bootstrap": 0, "best": "loss"}}
+    separate = {}
+    for rate in (1e-3, 1e-1):
+        for decay in (0.0, 1.0):
+            training = {"learning_rate": rate, "weight_decay": decay, "num_train_epochs": 3}
+            separate[(rate, decay)] = run(tmp_path, family, "head", f"{rate}-{decay}", training=training, **sections)
+    losses = {pair: alone.metrics["validation"]["loss"] for pair, alone in separate.items()}
+    capsys.readouterr()
+    strategy = {"kind": "head", "sweep": {"learning_rate": [1e-3, 1e-1], "weight_decay": [0.0, 1.0]}}
+    training = {"num_train_epochs": 3}
+    swept = without(tmp_path, family, strategy, "sweep", ("learning_rate",), training=training, **sections)
+    said = capsys.readouterr().out
+    found = {(float(r), float(d)): float(s) for r, d, s in re.findall(r"([\d.e-]+) / ([\d.e-]+): ([\d.]+)", said)}
+    assert found == pytest.approx(losses, abs=2e-4)
+    assert_alike(swept, separate[min(losses, key=lambda pair: losses[pair])])
+
+
+def test_solvers_need_kept_features(tmp_path):
+    sweep = {"kind": "head", "sweep": {"weight_decay": [0.1]}}
+    with pytest.raises(ValidationError, match=r"cache\.prefix is off"):
+        recipe_of(tmp_path, "vit", sweep, "off", cache={"prefix": "off"})
+    with pytest.raises(UserError, match="computed once"):
+        run(tmp_path, "vit", sweep, "changed", data={**DATA, "augment": {"flip": 0.5}})
+
+
+@pytest.mark.parametrize(
+    ("strategy", "sections", "words"),
+    [
+        ({"kind": "head", "sweep": {}}, {}, "names nothing to try"),
+        ({"kind": "head", "sweep": {"learning_rate": [0.1]}}, {}, "chooses it"),
+        ({"kind": "head", "solver": "lbfgs"}, {}, "goes to the minimum by its own steps"),
+        ("head", {"cache": {"views": 2}, "data": DATA}, "nothing changes images"),
+        ("head", {"cache": {"views": 2}, "data": {**DATA, "augment": "auto", "mixup": 0.2}}, "mixes the images anew"),
+    ],
+)
+def test_what_cannot_go_together_is_told(tmp_path, strategy, sections, words):
+    with pytest.raises(ValidationError, match=words):
+        recipe_of(tmp_path, "vit", strategy, "x", **sections)
