@@ -38,9 +38,14 @@ def image_samples(
         seed: with the epoch and the row's id it decides a change.
 
     Raises:
-        UserError: augmentation is asked for, but the processor has no fixed output size or does not normalize linearly;
-            or the images have another number of channels than the processor.
+        UserError: augmentation is asked for, but the processor has other than 3 channels, no fixed output size or does
+            not normalize linearly; or the images have another number of channels than the processor.
     """
+    if augment is not None and (channels := channels_of(processor)) != 3:
+        raise UserError(
+            f"data.augment changes images of 3 channels, and the checkpoint's processor takes {channels}: "
+            "say data.augment=none."
+        )
     return ImageSamples(split, processor, None if augment is None else Augmentation(augment, processor, seed))
 
 
