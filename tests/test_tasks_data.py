@@ -7,7 +7,7 @@ import pytest
 from data_samples import make_recipe, private_cache  # noqa: F401
 from datasets import Dataset, DatasetDict
 
-from hf_finetune.data import load_data
+from hf_finetune.data import load_data, load_test
 from hf_finetune.data.task_labels import labels_of_model
 from hf_finetune.errors import DataError, UserError
 from hf_finetune.training.mixed_sources import SourceSampler
@@ -123,3 +123,44 @@ def test_the_order_is_that_of_seed_and_epoch_alone():
     assert list(sampler) != first
     with pytest.raises(UserError, match="too small a weight"):
         SourceSampler([10, 10], [1000, 1], seed=0)
+
+
+def test_other_data_is_read_as_multi_hot_where_the_finished_model_has_no_names():
+    hot = [[1.0, 1.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]]
+    tasks = {"kind": TWO["kind"], "hot": {"label": "hot"}}
+    trained = load_data(recipe(tasks), table(hot=[[int(item) for item in hot[row % 2]] for row in range(20)]))
+    known = labels_of_model(trained.labels.for_the_model())  # as a saved model tells them
+    other = table(4, hot=[[int(item) for item in hot[row % 2]] for row in range(4)])
+    test, _ = load_test(recipe(tasks), known, other)
+    part = known.tasks[1]
+    assert [part.target(row) for row in test["label"][:]] == [hot[0], hot[1], hot[0], hot[1]]
+
+
+def test_one_column_of_other_data_is_not_taken_for_the_labels_of_two_data_sets(tmp_path):
+    table(30).select_columns(["text", "kind"]).to_csv(tmp_path / "other.csv", index=False)
+    own = {"label": "kind", "data": {"dataset": str(tmp_path / "other.csv")}}
+    tasks = {"topic": TWO["kind"], "mood": own, "size": TWO["size"]}
+    known = load_data(recipe(tasks), table()).labels
+    with pytest.raises(DataError, match=r"tasks topic and mood were learned from different data sets.*column 'kind'"):
+        load_test(recipe(tasks), known, table(6))
+    test, _ = load_test(recipe(tasks), known, table(6).remove_columns("kind"))
+    assert len(test) == 6
+    same = {"topic": TWO["kind"], "again": TWO["kind"]}  # one data set, one column, two tasks: what it says
+    assert len(load_test(recipe(same), load_data(recipe(same), table()).labels, table(6))[0]) == 6
+
+
+def test_other_data_is_read_by_the_columns_of_the_run_where_it_has_them():
+    trained_by = recipe().data
+    other, known = make_recipe("other:"), load_data(recipe(), table()).labels
+    other = other.model_validate({**other.written(), "tasks": TWO})
+    notes = table(6, note=[f"note {row}" for row in range(6)]).remove_columns("tags")
+    test, _ = load_test(other, known, notes, trained_by=trained_by)
+    assert test["text"][:] == notes["text"][:]
+
+
+def test_a_label_of_a_single_name_is_a_list_still():
+    one = recipe({"kind": TWO["kind"], "tags": {"label": "tags"}})
+    task = load_data(one, table(tags=[["x"] if row % 2 else [] for row in range(20)]))
+    tags = task.labels.tasks[1]
+    assert [tags.target([0.0, value]) for value in (0.0, 1.0, float("nan"))] == [[0.0], [1.0], None]
+    assert tags.space.decode(tags.target([0.0, 1.0])) == ["x"]

@@ -7,6 +7,7 @@ from hf_finetune.errors import RecipeError, UserError
 
 ONE = ("data.label=null", "evaluation.metrics=null")
 TWO = (*ONE, "tasks.fine.label=fine_label", "tasks.coarse.label=coarse_label")
+LBFGS = ("strategy=head", "strategy.solver=lbfgs")
 OWN = "tasks.coarse.data={dataset: owner/other}"
 
 
@@ -64,6 +65,15 @@ def test_a_mistyped_key_of_a_task_is_told_with_those_that_there_are():
         ([OWN, "tasks.coarse.data.text=x"], "is not what a task of image-classification reads"),
         ([OWN, "tasks.fine.data={dataset: owner/x}"], "no task takes its labels from data.dataset"),
         (["data.weight=2"], "is for data sets that are mixed"),
+        (
+            [OWN, "tasks.coarse.data.weight=2", "data.weight=1", *LBFGS],
+            "lbfgs takes every row once, and data sets are mixed by weight",
+        ),
+        (["loss.balance=equal", *LBFGS], "equal changes by the step, and lbfgs seeks one minimum: use fixed"),
+        (
+            ["loss.balance=uncertainty", "strategy=head", "strategy.sweep.weight_decay=[0,0.1]"],
+            "uncertainty is kept for one model, and strategy.sweep trains several: use fixed",
+        ),
         (
             [
                 "tasks.fine.type=regression",

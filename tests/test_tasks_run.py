@@ -1,6 +1,7 @@
 """Several tasks from a recipe to a saved model: one backbone, a head each, scores and answers for each."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -8,12 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from data_samples import private_cache  # noqa: F401
+from datasets import DatasetDict
 from safetensors.torch import load_file
-from tasks_samples import KIND, SIZE, rows, run_of, splits
+from tasks_samples import KIND, SIZE, recipe_for, rows, run_of, splits
 
+from hf_finetune.data import LabelSpace
+from hf_finetune.data.task_labels import ManyLabels
 from hf_finetune.errors import UserError
 from hf_finetune.model import load_finished
 from hf_finetune.model.multi_task import MultiTaskModel
+from hf_finetune.publish.card import model_card
 from hf_finetune.runs import Run
 
 BOTH = {"kind": KIND, "size": SIZE}
@@ -141,3 +146,29 @@ def test_a_model_of_several_tasks_is_no_checkpoint_to_start_from(tmp_path):
     run = run_of(tmp_path, "bert", BOTH)
     with pytest.raises(UserError, match=r"model of several tasks \(kind, size\)"):
         run_of(tmp_path, "bert", BOTH, f"model.checkpoint={run.path}", name="again")
+
+
+def test_a_multi_label_task_of_one_label_is_written_with_its_answers(tmp_path):
+    data = DatasetDict(
+        {name: split.add_column("tags", [["x"] if kind == "a" else [] for kind in split["kind"]])
+         for name, split in splits(True).items()}
+    )  # fmt: skip
+    run = run_of(tmp_path, "bert", {"kind": KIND, "tags": {"label": "tags"}}, data=data)
+    told = pd.read_parquet(run.path / "predictions.parquet")
+    assert [list(names) for names in told["tags_label"]] == [
+        ["x"] if kind == "a" else [] for kind in told["kind_label"]
+    ]
+    assert {tuple(names) for names in told["tags_prediction"]} <= {(), ("x",)}
+
+
+def test_a_name_from_the_data_is_no_markdown_in_the_card(tmp_path):
+    nasty = ["<img src=x>", "a`b", "``", "`, [x](http://y)", "two\n\n# lines", "  ", "*"]
+    space = LabelSpace("single_label_classification", tuple(nasty))
+    labels = ManyLabels.of({"kind": ("k`<b>\n# x", space)})
+    recipe = recipe_for(tmp_path, "bert", {"kind": KIND})
+    told = model_card(recipe, labels, {}, "").partition("at once:")[2].partition("## ")[0].strip()
+    assert "\n" not in told
+    spans = re.findall(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", told)  # as CommonMark finds them
+    bare = re.sub(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", "", told)
+    assert bare == "-  (column ): one of 7 classes: , , , , , , "
+    assert [text.strip() for _, text in spans] == [" ".join(name.split()) for name in ["kind", "k`<b>\n# x", *nasty]]

@@ -67,9 +67,14 @@ def encode_for(labels: LabelSpace, split: Dataset, name: str, columns: Columns) 
     listed = ", ".join(labels.names[:20]) + (f", ... ({labels.num_labels:,})" if labels.num_labels > 20 else "")
     stranger = f"the model does not know (it knows: {listed})"
     raw = labels_of(split, name, columns)
+    return _encode(split, name, respelled(raw, labels.names), columns, as_written(labels, raw), stranger)
+
+
+def as_written(labels: LabelSpace, raw: RawLabels) -> LabelSpace:
+    """A model's labels, as multi-hot where they have no names but numbers and the column has a 0 or 1 for each."""
     if raw.multi_hot_width == labels.num_labels and labels.names == tuple(map(str, range(labels.num_labels))):
-        labels = replace(labels, multi_hot=True)
-    return _encode(split, name, respelled(raw, labels.names), columns, labels, stranger)
+        return replace(labels, multi_hot=True)
+    return labels
 
 
 def respelled(raw: RawLabels, names: Sequence[str]) -> RawLabels:

@@ -56,7 +56,7 @@ def load_test(
     if isinstance(labels, ManyLabels):
         from hf_finetune.data.task_test import load_task_test
 
-        return load_task_test(recipe, labels, source, own=own)
+        return load_task_test(recipe, labels, source, trained_by=trained_by, own=own)
     data = recipe.data
     if data.test_split is None:
         raise DataError("data.test_split is null: say data.test_split=NAME for the split to evaluate on.")

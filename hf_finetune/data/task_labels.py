@@ -57,7 +57,10 @@ class TaskLabels:
         values = list(packed[self.columns])
         if math.isnan(values[0]):
             return None
-        return int(values[0]) if self.is_class else values if self.space.num_labels > 1 else values[0]
+        if self.is_class:
+            return int(values[0])
+        is_list = self.space.num_labels > 1 or self.space.problem_type == "multi_label_classification"
+        return values if is_list else values[0]
 
 
 @dataclass(frozen=True)

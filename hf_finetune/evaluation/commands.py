@@ -73,7 +73,8 @@ def score_finished(
     if isinstance(predictor.labels, ManyLabels):
         from hf_finetune.evaluation.finished_tasks import score_tasks
 
-        return score_tasks(predictor, predictor.labels, recipe, own, trust_remote_code, progress)
+        columns = trained_by.data if trained_by else None
+        return score_tasks(predictor, predictor.labels, recipe, columns, own, trust_remote_code, progress)
     names = recipe.evaluation.metrics or default_metrics(predictor.problem_type, len(predictor.names))
     complaints = check_metrics(
         names, predictor.problem_type, num_labels=len(predictor.names), trust_remote_code=trust_remote_code

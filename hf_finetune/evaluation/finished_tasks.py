@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from hf_finetune.data.task_labels import ManyLabels
     from hf_finetune.evaluation.predictor import Predictor
     from hf_finetune.recipes import Recipe
+    from hf_finetune.recipes.schema import Data
 
 
 def score_tasks(
     predictor: Predictor,
     labels: ManyLabels,
     recipe: Recipe,
+    trained_by: Data | None,
     own: bool,
     trust_remote_code: bool,
     progress: str | None,
@@ -32,6 +34,7 @@ def score_tasks(
         predictor: the finished model.
         labels: what it answers.
         recipe: of its run, with overrides.
+        trained_by: the data section of its run, if it is known; its columns are taken where the data has them.
         own: whether the data is the one that it was trained by.
         trust_remote_code: run the code of `evaluate:ID`.
         progress: words beside a progress bar.
@@ -45,7 +48,7 @@ def score_tasks(
             "labels: give the folder of the run."
         )
     check_tasks(recipe, labels.tasks, trust_remote_code)
-    test, skipped = load_test(recipe, labels, own=own)
+    test, skipped = load_test(recipe, labels, trained_by=trained_by, own=own)
     if skipped:
         warn(f"{len(skipped):,} broken rows are left out (data.on_error=skip).")
     logits = logits_of(predictor, test, recipe, progress)

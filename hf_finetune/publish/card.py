@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_finetune.data import MEMORY
+from hf_finetune.publish.code_span import code
 from hf_finetune.recipes.schema import VIEWS
 
 if TYPE_CHECKING:
@@ -114,19 +115,19 @@ def _what(recipe: Recipe, labels: LabelSpace) -> str:
     if labels.tasks:
         return _what_of_tasks(recipe, labels)
     kind = _kind(labels)
-    names = ", ".join(f"`{name}`" for name in labels.names[:20]) + (", ..." if labels.num_labels > 20 else "")
+    names = ", ".join(map(code, labels.names[:20])) + (", ..." if labels.num_labels > 20 else "")
     return f"{_whence(recipe)} From {_thing(recipe)} it tells {kind}: {names}.{_teacher(recipe)}"
 
 
 def _what_of_tasks(recipe: Recipe, labels: LabelSpace) -> str:
     lines = [
-        f"- `{part.name}` (column `{part.column}`): {_kind(part.space)}: "
-        + ", ".join(f"`{name}`" for name in part.space.names[:20])
+        f"- {code(part.name)} (column {code(part.column)}): {_kind(part.space)}: "
+        + ", ".join(map(code, part.space.names[:20]))
         + (", ..." if part.space.num_labels > 20 else "")
         for part in labels.tasks
     ]
     brought = {name: task.data.dataset for name, task in recipe.tasks.items() if task.data is not None}
-    others = "".join(f" `{name}` was learned from `{dataset}`." for name, dataset in brought.items())
+    others = "".join(f" {code(name)} was learned from {code(dataset)}." for name, dataset in brought.items())
     return "\n".join([f"{_whence(recipe)}{others} From {_thing(recipe)} it tells, at once:\n", *lines])
 
 
@@ -144,10 +145,10 @@ def _thing(recipe: Recipe) -> str:
 
 
 def _whence(recipe: Recipe) -> str:
-    checkpoint = f"`{recipe.model.checkpoint}`"
+    checkpoint = code(recipe.model.checkpoint)
     if is_hub_id(recipe.model.checkpoint):
         checkpoint = f"[{checkpoint}](https://huggingface.co/{recipe.model.checkpoint})"
-    return f"{checkpoint}, fine-tuned (strategy `{recipe.strategy.kind}`) on `{_source(recipe)}`."
+    return f"{checkpoint}, fine-tuned (strategy `{recipe.strategy.kind}`) on {code(_source(recipe))}."
 
 
 def _teacher(recipe: Recipe) -> str:
@@ -155,7 +156,7 @@ def _teacher(recipe: Recipe) -> str:
     settings = recipe.distill
     if settings is None:
         return ""
-    teacher = f"`{settings.teacher}`"
+    teacher = code(settings.teacher)
     if is_hub_id(settings.teacher):
         teacher = f"[{teacher}](https://huggingface.co/{settings.teacher})"
     what = {"logits": "answers", "features": "features", "both": "answers and features"}[settings.on]
@@ -196,7 +197,7 @@ def _usage(recipe: Recipe, name: str, own_code: bool) -> str:
     if recipe.data.text_pair:
         example = '{"text": "one text", "text_pair": "another"}'
     trust = ", trust_remote_code=True" if own_code else ""
-    code = (
+    own = (
         "\n\nThe model's head or pooling is not one of transformers': its code is `custom_head.py` and "
         "`custom_layers.py` beside the weights, which the flag lets run."
     )
@@ -204,7 +205,7 @@ def _usage(recipe: Recipe, name: str, own_code: bool) -> str:
         f'```python\nfrom transformers import pipeline\n\nmodel = pipeline("{recipe.task}", model="{name}"{trust})\n'
         f"print(model({example}))\n```\n\n"
         f"Or, in batches and to a file: `hf-finetune predict {shlex.quote(name)} INPUT... --out predictions.csv`"
-        + code
+        + own
         * own_code
     )
 

@@ -96,6 +96,8 @@ def _sources(recipe: Recipe) -> Faults:
     order = recipe.training.values().get("train_sampling_strategy", "random")
     if not lacking and order != "random":
         yield "training.train_sampling_strategy", f"{order} and data sets mixed by weight are two orders: keep one"
+    if not lacking and getattr(recipe.strategy, "solver", "adamw") == "lbfgs":
+        yield "strategy.solver", "lbfgs takes every row once, and data sets are mixed by weight: remove one of the two"
 
 
 def _one_label(recipe: Recipe) -> Faults:
@@ -132,6 +134,11 @@ def _losses(recipe: Recipe) -> Faults:
             yield f"loss.{name}", f"{words}, and there are several: remove it"
     if loss.sampling != "shuffle":
         yield "loss.sampling", f"{loss.sampling} looks at the classes of one task, and there are several: use shuffle"
+    if loss.balance != "fixed":
+        if getattr(recipe.strategy, "solver", "adamw") == "lbfgs":
+            yield "loss.balance", f"{loss.balance} changes by the step, and lbfgs seeks one minimum: use fixed"
+        if getattr(recipe.strategy, "sweep", None) is not None:
+            yield "loss.balance", f"{loss.balance} is kept for one model, and strategy.sweep trains several: use fixed"
     types = [task.type for task in recipe.tasks.values()]
     if recipe.training.values().get("label_smoothing_factor") and None not in types and "classification" not in types:
         yield "training.label_smoothing_factor", "is for classes, and no task has such labels: remove it"

@@ -42,7 +42,9 @@ class TaskSettings(Section):
     type: TaskType | None = Field(
         None, description="Follows from the column: floats mean regression, lists multi-label, else classes."
     )
-    weight: NotNegative = Field(1.0, description="Of its loss in the sum; 0 only watches how well the task is told.")
+    weight: NotNegative = Field(
+        1.0, description="Of its loss in the sum; 0 trains nothing by it, not even its own head."
+    )
     loss: Literal["auto", "cross_entropy", "focal", "bce", "mse", "mae", "huber"] = Field(
         "auto", description="As loss.kind, for this task; loss.gamma and loss.delta hold for all tasks."
     )
