@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 
 from hf_finetune import commands
@@ -65,10 +66,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
+# A launcher ends all processes when one has failed: the one that speaks comes first.
+_LET_SPEAK = 3.0  # seconds
+
+
 def _complain(text: str) -> None:
     # Once on every machine: a recipe that is missing on the second one is not missing on the first.
     if is_main_process() or os.environ.get("LOCAL_RANK") == "0":
         sys.stderr.write(f"{text}\n")
+    else:
+        time.sleep(_LET_SPEAK)
 
 
 def _page(complaint: str | None = None) -> int:

@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 import zlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,7 +158,11 @@ def clear(key: str | None = None, older_than_days: float | None = None) -> tuple
         gone, size = gone + 1, size + entry.meta.bytes
     if key is None and limit is None:
         for left in home().glob(".partial-*"):
-            shutil.rmtree(left, ignore_errors=True)
+            from filelock import FileLock, Timeout
+
+            lock = FileLock(home() / f".{left.name.removeprefix('.partial-')}.lock")
+            with suppress(Timeout), lock.acquire(timeout=0):  # not what a run is filling now
+                shutil.rmtree(left, ignore_errors=True)
     return gone, size
 
 
@@ -168,6 +173,13 @@ def begin(key: str, meta: Meta) -> Path:
     folder.mkdir(parents=True)
     with (folder / "rows.bin").open("wb") as file:
         file.truncate(meta.bytes)
+        if meta.bytes and hasattr(os, "posix_fallocate"):
+            # A disk that fills up under a memory map kills the process without a word: take the room now.
+            try:
+                os.posix_fallocate(file.fileno(), 0, meta.bytes)
+            except OSError:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
     return folder
 
 
@@ -175,6 +187,9 @@ def finish(key: str, filled: Path, meta: Meta) -> Entry:
     """Write down what the filled folder holds and put it into its place."""
     values: dict[str, Any] = {**asdict(meta), "checksum": checksum(filled / "rows.bin", meta.bytes)}
     (filled / "meta.json").write_text(json.dumps(values, indent=1))
+    for file in filled.iterdir():  # to the disk before the name: a power cut leaves a whole entry or none
+        with file.open("rb+") as written:
+            os.fsync(written.fileno())
     folder = home() / key
     shutil.rmtree(folder, ignore_errors=True)
     filled.rename(folder)

@@ -67,6 +67,32 @@ def proved(replay: Replay, inputs: Batch) -> bool:
     return all(_close(those[name], gradients[name]) for name in gradients)
 
 
+def knows_no_padding(replay: Replay, inputs: Batch) -> bool:
+    """Whether what the border receives of a text is the same whatever it is padded to; images have no padding.
+
+    ConvBERT, for one, lets its convolutions see the padding: its features belong to one batch alone.
+    """
+    if "input_ids" not in inputs:
+        return True
+    mask = inputs.get("attention_mask")
+    if mask is None:
+        return False
+    sides = (3, 0) if bool((mask[:, 0] == 0).any()) else (0, 3)
+    token = int(getattr(replay.model.config, "pad_token_id", None) or 0)
+    wider = {
+        name: nn.functional.pad(value, sides, value=token if name == "input_ids" else 0)
+        for name, value in inputs.items()
+    }
+    with modes_kept(replay.model), torch.no_grad():
+        replay.model.eval()
+        one, other = received(replay, inputs), received(replay, wider)
+    if other.shape == one.shape:
+        return _close(other, one)
+    if one.dim() < 3 or one.shape[:2] != mask.shape:
+        return False
+    return _close(other[wider["attention_mask"].bool()], one[mask.bool()])
+
+
 def _with_gradients(model: nn.Module, run: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     with torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(0)

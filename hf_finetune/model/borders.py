@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from hf_finetune.model.border_proof import modes_kept, proved
+from hf_finetune.model.border_proof import knows_no_padding, modes_kept, proved
 from hf_finetune.model.replay import BATCH, LENGTH, Border, Replay, Shape
 
 Batch = Mapping[str, torch.Tensor]
@@ -52,7 +52,7 @@ def find_replay(
             if bare and "input_ids" in large and LENGTH in border.shape.sizes:
                 continue  # masks and positions come from the tokens
             replay = Replay(model, border, answers, pixels=pixels, dense=dense, bare=bare)
-            if proved(replay, large):
+            if proved(replay, large) and knows_no_padding(replay, large):
                 return replay
     return None
 

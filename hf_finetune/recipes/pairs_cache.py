@@ -55,6 +55,13 @@ def _sweep(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield f"training.{name}", f"strategy.sweep.{name} chooses it: remove one of the two"
     if values.get("max_steps", -1) > 0 or values.get("gradient_accumulation_steps", 1) > 1:
         yield "strategy.sweep", "counts epochs of whole batches: remove max_steps and gradient_accumulation_steps"
+    epochs = float(values.get("num_train_epochs", 3))
+    if epochs < 1 or epochs != int(epochs):
+        yield "strategy.sweep", f"counts whole epochs, and training.num_train_epochs is {epochs:g}: give a whole number"
+    if recipe.loss.r_drop or recipe.loss.kind == "coral" or recipe.loss.l2_sp:
+        yield "strategy.sweep", "tries plain losses of the logits: remove r_drop, coral and l2_sp"
+    if recipe.average.ema is not None or recipe.average.soup is not None or recipe.evaluation.patience is not None:
+        yield "strategy.sweep", "tries whole runs without averages: remove average and evaluation.patience"
     if values.get("optim", "adamw") not in ("adamw", "adamw_torch", "adamw_torch_fused"):
         yield "strategy.sweep", f"tries rates of AdamW, and training.optim is {values['optim']}: remove one of them"
 

@@ -32,24 +32,25 @@ def frozen_prefix(applied: Applied, index: int = 0) -> FrozenPrefix | None:
     """The frozen prefix of a stage, or None where there is none of at least the stem.
 
     A part belongs to it when nothing in it learns in the stage and all of it is held in eval mode: without dropout, and
-    with statistics that do not move.
+    with statistics that do not move. What an earlier stage has changed is not the checkpoint's any more, of which
+    features are made before training, so the earlier stages count too.
 
     Args:
         applied: a strategy on a model without adapters.
         index: of the stage.
     """
-    model, stage = applied.model, applied.stages[index]
+    model, stages = applied.model, applied.stages[: index + 1]
     if hasattr(model, "peft_config"):
         return None  # adapters sit in every block
     parts = []
     for part in applied.anatomy.parts:
-        if not stage.multipliers.keys().isdisjoint(part.parameters):
+        if any(not stage.multipliers.keys().isdisjoint(part.parameters) for stage in stages):
             break
         parts.append(part)
     if not parts:
         return None
     names = modules_of(model, parts)
-    if not _held(names, stage.still):
+    if not all(_held(names, stage.still) for stage in stages):
         return None
     inside = set(names)
     largest = tuple(name for name in names if not any(outer in inside for outer in _around(name)))

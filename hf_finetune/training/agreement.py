@@ -37,3 +37,12 @@ def together(step: Callable[Arguments, Result], *args: Arguments.args, **kwargs:
     if fault is not None:
         raise fault
     return result  # type: ignore[return-value]
+
+
+def as_the_first(value: Result) -> Result:
+    """The value that the first process has: what each reads off a disk by itself may differ."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return value
+    told: list[Result] = [value]
+    distributed.broadcast_object_list(told, src=0)
+    return told[0]

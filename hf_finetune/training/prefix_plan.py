@@ -34,6 +34,8 @@ def hindrance(recipe: Recipe, trainer: FinetuneTrainer, samples: Samples, change
     """
     if launcher_shards_the_model():
         return "the accelerate config shards the model"
+    if trainer.args.world_size > 1 and os.environ.get("LOCAL_WORLD_SIZE") != os.environ.get("WORLD_SIZE"):
+        return "several machines do not share one file"
     if trainer.distillation is not None:
         return "a teacher answers with it"
     if trainer.mixing is not None:
@@ -104,7 +106,7 @@ def too_little(prefix: FrozenPrefix, passes: float, views: int) -> str | None:
 def limit_of(recipe: Recipe) -> int:
     """Most bytes of disk that the features may take."""
     if recipe.cache.max_gb is not None:
-        return min(int(recipe.cache.max_gb * 1e9), free_bytes())
+        return min(int(recipe.cache.max_gb * 1e9), free_bytes() * 9 // 10)  # checkpoints need room too
     return free_bytes() // 2
 
 

@@ -16,6 +16,7 @@ from hf_finetune.recipes.schema import Recipe
 from hf_finetune.strategy.frozen import require_gradients
 from hf_finetune.strategy.prefix import FrozenPrefix, frozen_prefix
 from hf_finetune.training import prefix_plan as plan
+from hf_finetune.training.agreement import as_the_first
 from hf_finetune.training.cached_samples import CachedCollator, CachedSamples, Switch
 from hf_finetune.training.prefix_cache import CachedStage, PrefixCache
 from hf_finetune.training.prefix_split import SplitFeatures, probe_rows
@@ -74,14 +75,14 @@ class Making:
         self.changed = changed
         self.applied = trainer.applied
         self.views = recipe.cache.views if changed and recipe.cache.views else 1
-        self.room = plan.limit_of(recipe)
+        self.room = as_the_first(plan.limit_of(recipe))
 
     def made(self) -> Samples:
         """See `cache_prefix`."""
         prefixes = [frozen_prefix(self.applied, index) for index in range(len(self.applied.stages))]
         if not any(prefix is not None and prefix.blocks for prefix in prefixes):
             return self._without("nothing is frozen from the stem on", quiet=True)
-        hindrance = plan.hindrance(self.recipe, self.trainer, self.real, bool(self.changed))
+        hindrance = as_the_first(plan.hindrance(self.recipe, self.trainer, self.real, bool(self.changed)))
         if hindrance is not None:
             return self._without(hindrance)
         stages = [None if prefix is None else self._stage(index, prefix) for index, prefix in enumerate(prefixes)]
@@ -95,6 +96,10 @@ class Making:
         if self.recipe.cache.prefix == "on":
             raise UserError(
                 f"cache.prefix=on: {stage}the frozen prefix cannot run once: {why}. Use auto, or change it."
+            )
+        if self.changed and self.recipe.cache.views is not None:
+            raise UserError(
+                f"cache.views={self.recipe.cache.views}: {stage}no views can be kept: {why}. Remove it, or change that."
             )
         if not quiet:
             say(f"{stage}frozen prefix: runs with every batch: {why}")
@@ -115,11 +120,13 @@ class Making:
         replay = find_replay(
             self.applied.model, prefix.modules, self.applied.stages[index].multipliers, *self._probes()
         )
-        if replay is None:
+        if not as_the_first(replay is not None) or replay is None:
             self._without("this architecture does not run from its middle", stage=words)
             return None
         last = index == len(self.applied.stages) - 1
         splits = [SplitFeatures(self, replay, prefix, number) for number in range(3) if self._has(number, last)]
+        for split in splits:
+            split.known = as_the_first(split.known)
         found = sum(split.known for split in splits)
         if little is not None and found < len(splits):
             self._without(little, stage=words)

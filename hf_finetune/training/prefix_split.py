@@ -12,7 +12,9 @@ from filelock import FileLock, Timeout
 
 from hf_finetune import prefix_store as store
 from hf_finetune.console import say, warn
+from hf_finetune.errors import UserError
 from hf_finetune.model.replay import Replay
+from hf_finetune.training.agreement import as_the_first, together
 from hf_finetune.training.prefix_cache import Features, starts_of
 from hf_finetune.training.prefix_fill import Prefix, fill
 from hf_finetune.training.prefix_key import digest_of_prefix, key_of
@@ -71,34 +73,49 @@ class SplitFeatures:
         self.known = store.known(self.key, self.meta)
 
     def features(self) -> Features:
-        """Read, or computed by all processes of each machine and then read."""
-        alone = os.environ.get("LOCAL_RANK", "0") == "0"
+        """Read, or computed by all processes of the machine and then read.
+
+        Raises:
+            UserError: the disk has no room for them.
+        """
         store.home().mkdir(parents=True, exist_ok=True)
         lock = FileLock(store.home() / f".{self.key}.lock")
-        if alone:
-            _take(lock)
-            entry = store.find(self.key)
-            if entry is None and self.known:
-                warn(f"features in {store.home() / self.key} are damaged: they are computed again.")
-            if entry is None or not self._same(entry):
-                store.begin(self.key, self.meta)
+        wait = self.trainer.accelerator.wait_for_everyone
         try:
-            self.trainer.accelerator.wait_for_everyone()
+            together(self._begin, lock)
             partial = store.partial(self.key)
-            if partial.exists():
+            if as_the_first(partial.exists()):
                 self._fill(partial)
-                self.trainer.accelerator.wait_for_everyone()
-                if alone:
+                wait()
+                if _first():
                     store.finish(self.key, partial, self.meta)
-                self.trainer.accelerator.wait_for_everyone()
+                wait()
+            entry = store.whole(self.key)
+            assert entry is not None
+            rows = entry.tensor(self.trainer.args.device)
+            wait()  # nobody deletes what the others have yet to open
         finally:
-            if alone:
+            if lock.is_locked:
                 lock.release()
-        entry = store.whole(self.key)
-        assert entry is not None
-        rows = entry.tensor(self.trainer.args.device)
         starts = None if self.starts is None else torch.from_numpy(self.starts).to(rows.device)
         return Features(rows, starts)
+
+    def _begin(self, lock: FileLock) -> None:
+        """The first process holds the lock, and makes a file to be filled unless the entry is there and right."""
+        if not _first():
+            return
+        _take(lock)
+        entry = store.find(self.key)
+        if entry is None and self.known:
+            warn(f"features in {store.home() / self.key} are damaged: they are computed again.")
+        if entry is None or not self._same(entry):
+            try:
+                store.begin(self.key, self.meta)
+            except OSError as fault:
+                raise UserError(
+                    f"There is no room for features in {store.home()}: {fault.strerror}. Free "
+                    f"{store.size_in_words(self.meta.bytes)} (hf-finetune cache clear), or say cache.prefix=off."
+                ) from fault
 
     def _fill(self, partial: Path) -> None:
         out = store.mapped(partial / "rows.bin", self.meta, shared=True)
@@ -134,6 +151,10 @@ def probe_rows(samples: Any) -> list[int]:
         longest = int(np.argmax(lengths))
         rows = [*[row for row in rows if row != longest][:2], longest]
     return rows
+
+
+def _first() -> bool:
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _take(lock: FileLock) -> None:
