@@ -14,8 +14,10 @@ from tqdm.auto import tqdm
 from hf_finetune.console import warn
 from hf_finetune.data import normalized
 from hf_finetune.errors import UserError
+from hf_finetune.evaluation.products import fast_products
 from hf_finetune.evaluation.read import read
 from hf_finetune.evaluation.views import Views
+from hf_finetune.model.attention import fast_attention
 
 
 def best_device() -> torch.device:
@@ -59,10 +61,15 @@ def predict_logits(
     order = longest_first(samples)
     logits: np.ndarray | None = None
     done = 0
-    with _evaluating(model), tqdm(total=len(order), desc=progress, disable=progress is None, unit="sample") as bar:
+    with (
+        _evaluating(model),
+        fast_products(),
+        fast_attention(model),
+        tqdm(total=len(order), desc=progress, disable=progress is None, unit="sample") as bar,
+    ):
         while done < len(order):
             rows = order[done : done + batch_size]
-            batch = collate(_take(samples, rows))
+            batch = collate(take(samples, rows))
             try:
                 found = _forward(model, batch, device, tta, batch_size)
             except torch.cuda.OutOfMemoryError:
@@ -95,9 +102,10 @@ def longest_first(samples: Any) -> np.ndarray:
     return np.arange(len(samples)) if lengths is None else np.argsort(-np.asarray(lengths), kind="stable")
 
 
-def _take(samples: Any, rows: Sequence[int] | np.ndarray) -> list[Any]:
-    rows = [int(row) for row in rows]
-    return samples.__getitems__(rows) if hasattr(samples, "__getitems__") else [samples[row] for row in rows]
+def take(samples: Any, rows: Sequence[int] | np.ndarray) -> Any:
+    """Samples by their numbers, as a collator takes them: read together where they can be, else one by one."""
+    numbers = [int(row) for row in rows]
+    return samples.__getitems__(numbers) if hasattr(samples, "__getitems__") else [samples[n] for n in numbers]
 
 
 @torch.no_grad()  # not inference_mode: BEiT keeps tensors of this pass, which a later training could not use

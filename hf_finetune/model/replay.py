@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 GIVEN = "frozen_prefix"  # a batch's key: what the border receives, (B, ...)
 
@@ -82,6 +83,8 @@ class Replay:
         self.pixels = pixels
         self.dense = dense
         self.bare = bare
+        self._ends = False  # whether the border's own output is the model's: then it is asked alone
+        self._given_back: Any = None
 
     def __call__(self, model: nn.Module, inputs: Mapping[str, Any]) -> Any:
         """The model's output.
@@ -91,11 +94,17 @@ class Replay:
             inputs: the given tensor under GIVEN, and what else the model takes; where the replay is bare, nothing.
         """
         given = inputs[GIVEN]
+        if self._ends and model is self.model:
+            logits = self.model.get_submodule(self.border.name)(given)
+            return SequenceClassifierOutput(logits=logits)  # type: ignore[arg-type]
         rest = self._nothing(given) if self.bare else {name: inputs[name] for name in inputs if name != GIVEN}
         ids = rest.get("input_ids")
         size = (len(given), 0 if ids is None else ids.shape[1])
         with self._standing_in(given, size):
-            return model(**rest)
+            output = model(**rest)
+        self._ends = self.bare and self.border.place == 0 and output.logits is self._given_back
+        self._given_back = None
+        return output
 
     def _nothing(self, given: torch.Tensor) -> dict[str, torch.Tensor]:
         """Black images that take no memory, or texts of one token."""
@@ -133,7 +142,8 @@ class Replay:
                 args = (*args[:place], given, *args[place + 1 :])
             else:
                 kwargs[place] = given
-            return own(*args, **kwargs)
+            self._given_back = own(*args, **kwargs)
+            return self._given_back
 
         return enter
 

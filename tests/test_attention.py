@@ -1,0 +1,103 @@
+"""Attention in pairs: the model's own answers and gradients, to rounding."""
+
+import json
+
+import model_samples
+import pytest
+import torch
+
+from hf_finetune.model import attention
+from hf_finetune.model.attention import attention_in_use, fast_attention, pairs_attention
+
+
+def _answer(model, batch):
+    model.eval()
+    model.zero_grad()
+    logits = model(**batch).logits
+    logits.square().sum().backward()
+    return logits.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("family", model_samples.sweep())
+def test_answers_and_gradients_are_the_models_own(family):
+    model, batch = model_samples.tiny(family), model_samples.batch(family)
+    own, gradients = _answer(model, batch)
+    with fast_attention(model, "pairs"):
+        found, others = _answer(model, batch)
+    torch.testing.assert_close(found, own, rtol=1e-4, atol=1e-5)
+    for one, other in zip(gradients, others, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["vit", "bert"])
+def test_a_model_is_in_pairs_inside_alone_and_its_file_never_tells(family, tmp_path):
+    model = model_samples.tiny(family)
+    assert attention_in_use(model) == "fused"
+    with fast_attention(model, "pairs"):
+        assert attention_in_use(model) == "pairs"
+        with fast_attention(model, "pairs"):
+            pass
+        assert attention_in_use(model) == "pairs"
+        model.save_pretrained(tmp_path)
+    assert attention_in_use(model) == "fused"
+    assert attention._NAME not in json.dumps(json.loads((tmp_path / "config.json").read_text()))
+    with fast_attention(model, "fused"):
+        assert attention_in_use(model) == "fused"
+
+
+def test_timm_blocks_are_told_and_told_back():
+    model = model_samples.tiny("timm_vit")
+    blocks = [module for module in model.modules() if hasattr(module, "fused_attn")]
+    assert blocks
+    before = [block.fused_attn for block in blocks]
+    with fast_attention(model, "pairs"):
+        assert not any(block.fused_attn for block in blocks)
+    assert [block.fused_attn for block in blocks] == before
+
+
+@pytest.mark.parametrize("mask", ["none", "bool", "float"])
+@pytest.mark.parametrize("way", ["pairs", "too many pairs"])
+def test_the_function_is_the_fused_kernels(mask, way, monkeypatch):
+    if way == "too many pairs":
+        monkeypatch.setattr(attention, "_PAIRS", 0)
+    noise = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 3, 7, 8, generator=noise) for _ in range(3))
+    seen = torch.ones(2, 1, 7, 7, dtype=torch.bool)
+    seen[1, :, :, 5:] = False
+    given = {"none": None, "bool": seen, "float": torch.zeros(seen.shape).masked_fill(~seen, -1e30)}[mask]
+    module = torch.nn.Module()
+    module.is_causal = False
+    found, _ = pairs_attention(module, query, key, value, given)
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=given).transpose(1, 2)
+    torch.testing.assert_close(found, expected)
+
+
+def test_dropout_drops_weights_and_keeps_their_mean():
+    module = torch.nn.Module()
+    module.is_causal = False
+    torch.manual_seed(0)
+    query = key = torch.zeros(1, 1, 400, 4)
+    value = torch.ones(1, 1, 400, 4)
+    found, _ = pairs_attention(module, query, key, value, None, dropout=0.5)
+    assert 0.95 < float(found.mean()) < 1.05
+    assert float(found.std()) > 0.01
+
+
+def test_a_causal_layer_without_a_mask_stays_causal():
+    module = torch.nn.Module()
+    module.is_causal = True
+    noise = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, 2, 6, 4, generator=noise) for _ in range(3))
+    found, _ = pairs_attention(module, query, key, value, None)
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True).transpose(1, 2)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_model_around_one_that_does_not_attend_is_put_back(tmp_path):
+    """A multi-task model on a ResNet: transformers refuses to give the ResNet the name that it had before."""
+    outer = model_samples.tiny("vit")
+    outer.inner = model_samples.tiny("resnet")
+    own = [module.config._attn_implementation for module in outer.modules() if hasattr(module, "config")]
+    with fast_attention(outer, "pairs"):
+        assert attention_in_use(outer) == "pairs"
+    assert [module.config._attn_implementation for module in outer.modules() if hasattr(module, "config")] == own
