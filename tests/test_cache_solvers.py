@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from cache_samples import TRAINING, data_for, recipe_of, run, weights_of
 from model_samples import save_checkpoint
 from pydantic import ValidationError
+from run_samples import break_off
 from sklearn.linear_model import LogisticRegression
 from test_cache_equal import DATA, assert_alike
 
@@ -17,6 +19,9 @@ from hf_finetune import prefix_store as store
 from hf_finetune.errors import UserError
 from hf_finetune.recipes.schema import Recipe
 from hf_finetune.runs import Run
+from hf_finetune.training import head_lbfgs, head_sweep
+
+SWEEP = {"kind": "head", "sweep": {"weight_decay": [0.0, 0.1]}}
 
 
 def without(folder, family, strategy, name, leave_out, **sections) -> Run:
@@ -80,6 +85,58 @@ def test_a_sweep_is_as_many_separate_runs(tmp_path, capsys, family):
     assert_alike(swept, separate[min(losses, key=lambda pair: losses[pair])])
 
 
+def sweeping(folder, name, **training) -> Recipe:
+    strategy = {"kind": "head", "sweep": {"learning_rate": [1e-4, 3e-2, 1e-1], "weight_decay": [0.0, 0.5]}}
+    scored = {"bootstrap": 0, "best": "loss"}
+    base = recipe_of(folder, "vit", "head", name, evaluation=scored).model_dump(mode="json", exclude_unset=True)
+    base["strategy"] = strategy
+    base["training"].pop("learning_rate")
+    base["training"] |= {"num_train_epochs": 4, **training}
+    return Recipe.model_validate(base)
+
+
+def test_what_a_sweep_chose_is_in_the_metrics(tmp_path):
+    finished = finetune(sweeping(tmp_path, "run"), data=data_for("vit"), precision="no")
+    swept = finished.metrics["train"]["sweep"]
+    assert len(swept["tried"]) == 6
+    best = min(swept["tried"], key=lambda pair: pair["score"])
+    assert swept["metric"] == "loss"
+    assert {name: best[name] for name in ("learning_rate", "weight_decay")} == {
+        name: swept[name] for name in ("learning_rate", "weight_decay")
+    }
+    assert json.loads((tmp_path / "run" / "state.json").read_text())["sweep"] == swept
+
+
+def test_a_resumed_sweep_trains_the_pair_that_was_chosen(tmp_path, monkeypatch, capsys):
+    whole = finetune(sweeping(tmp_path, "whole"), data=data_for("vit"), precision="no")
+    recipe = sweeping(tmp_path, "broken")
+    break_off(recipe, monkeypatch, saves=2, data=data_for("vit"), precision="no")
+    capsys.readouterr()
+    monkeypatch.setattr(head_sweep, "_Heads", None)  # nothing is tried again
+    resumed = finetune(recipe, data=data_for("vit"), precision="no")
+    assert "(what the sweep of this run has chosen)" in capsys.readouterr().out
+    assert_alike(whole, resumed)
+    assert resumed.metrics["train"]["sweep"]["tried"] == whole.metrics["train"]["sweep"]["tried"]
+
+
+@pytest.mark.parametrize("at_once", [5, 16])
+def test_lbfgs_weighs_classes_alike_however_many_rows_it_takes_at_once(tmp_path, monkeypatch, at_once):
+    """scikit-learn's C and class_weight beside it: the sum of the losses, weights with a mean of 1."""
+    monkeypatch.setattr(head_lbfgs, "_AT_ONCE", at_once)
+    fitted = {"kind": "head", "solver": "lbfgs"}
+    given = {"a": 4.0, "b": 1.0, "c": 0.5}
+    sections = {"training": {"weight_decay": 0.1}, "loss": {"class_weights": given}}
+    finished = without(tmp_path, "vit", fitted, "fit", ("learning_rate", "num_train_epochs"), **sections)
+    entry = next(entry for entry in store.entries() if entry.meta.what.endswith("train"))
+    rows = entry.tensor().numpy().astype(np.float64)
+    labels = np.arange(len(rows)) % 3
+    weights = np.array(list(given.values())) / np.array(list(given.values()))[labels].mean()
+    expected = LogisticRegression(
+        C=1 / (0.1 * len(rows)), class_weight=dict(enumerate(weights)), tol=1e-8, max_iter=10_000
+    ).fit(rows, labels)
+    np.testing.assert_allclose(weights_of(finished)["classifier.weight"].numpy(), expected.coef_, atol=2e-3)
+
+
 def test_solvers_need_kept_features(tmp_path):
     sweep = {"kind": "head", "sweep": {"weight_decay": [0.1]}}
     with pytest.raises(ValidationError, match=r"cache\.prefix is off"):
@@ -94,6 +151,16 @@ def test_solvers_need_kept_features(tmp_path):
         ({"kind": "head", "sweep": {}}, {}, "names nothing to try"),
         ({"kind": "head", "sweep": {"learning_rate": [0.1]}}, {}, "chooses it"),
         ({"kind": "head", "solver": "lbfgs"}, {}, "goes to the minimum by its own steps"),
+        (SWEEP, {"loss": {"r_drop": 1.0}}, "tries plain losses"),
+        (SWEEP, {"loss": {"kind": "coral"}}, "tries plain losses"),
+        (SWEEP, {"loss": {"l2_sp": 0.1}}, "tries plain losses"),
+        (SWEEP, {"average": {"ema": 0.9}}, "without averages"),
+        (SWEEP, {"average": {"soup": "greedy"}}, "without averages"),
+        (SWEEP, {"evaluation": {"patience": 2}}, "without averages"),
+        (SWEEP, {"training": {"num_train_epochs": 1.5}}, "whole epochs"),
+        (SWEEP, {"training": {"num_train_epochs": 0.5}}, "whole epochs"),
+        (SWEEP, {"training": {"max_steps": 7}}, "epochs of whole batches"),
+        (SWEEP, {"training": {"optim": "sgd"}}, "rates of AdamW"),
         ("head", {"cache": {"views": 2}, "data": DATA}, "nothing changes images"),
         ("head", {"cache": {"views": 2}, "data": {**DATA, "augment": "auto", "mixup": 0.2}}, "mixes the images anew"),
     ],

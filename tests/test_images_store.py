@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import importlib.util
 import os
 import pickle
 import subprocess
@@ -227,3 +228,26 @@ def test_a_store_travels_to_spawned_workers(tmp_path):
     del copy
     gc.collect()
     assert np.array_equal(store.get(1), array(1))  # the copy's end is not the store's
+
+
+def test_the_file_lies_where_other_kept_things_lie(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_FINETUNE_CACHE", str(tmp_path / "chosen"))
+    store = PixelStore(2)
+    assert kept_twice(store, 0, array(0))
+    assert len(files(tmp_path / "chosen" / "pixels")) == 1
+
+
+def test_a_system_without_locks_keeps_nothing_and_works(tmp_path, monkeypatch):
+    """Windows has neither `fcntl` nor `os.preadv`."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.delattr(os, "preadv")
+    from hf_finetune.data import pixel_store
+
+    spec = importlib.util.spec_from_file_location("elsewhere", pixel_store.__file__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    store = module.PixelStore(2, folder=tmp_path / "pixels")
+    assert not kept_twice(store, 0, array(0))
+    assert not (tmp_path / "pixels").exists()
+    monkeypatch.undo()
+    assert pixel_store.POSSIBLE

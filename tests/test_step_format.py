@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from run_samples import break_off
 from trainer_samples import trainer, weights
 
 from hf_finetune import finetune
@@ -13,7 +14,6 @@ from hf_finetune.recipes import load_recipe
 from hf_finetune.training import fastest
 from hf_finetune.training.fastest import Way, settle_format
 from hf_finetune.training.precision import NumberFormat
-from hf_finetune.training.trainer import FinetuneTrainer
 
 OPEN = NumberFormat("bf16", "the CPU computes in it")
 
@@ -169,18 +169,7 @@ def test_a_resumed_run_goes_on_as_it_began_without_measuring(tmp_path, worth, co
     costs({Way(True, True): 1.0, Way(False, True): 2.0, Way(True, False): 2.0, Way(False, False): 2.0})
     whole = finetune(recipe.model_copy(update={"output_dir": str(tmp_path / "whole")}))
 
-    class Interrupted(Exception):
-        pass
-
-    save = FinetuneTrainer._save_checkpoint
-
-    def interrupt(self, *args):
-        save(self, *args)
-        raise Interrupted
-
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(FinetuneTrainer, "_save_checkpoint", interrupt)
-        finetune(recipe)
+    break_off(recipe, monkeypatch)
     state = json.loads((tmp_path / "run" / "state.json").read_text())
     assert (state["precision"], state["channels_last"]) == ("bf16", True)
     monkeypatch.setattr(fastest, "_decide", None)

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
+from run_samples import break_off
 from transformers import ViTForImageClassification
 
 from hf_finetune import finetune
 from hf_finetune.errors import UserError
 from hf_finetune.recipes import load_recipe
-from hf_finetune.training.trainer import FinetuneTrainer
 
 SMALL = (
     *("model.checkpoint=package:digits-vit", "data.max_train_samples=100", "data.max_eval_samples=40"),
@@ -80,19 +80,7 @@ def test_a_resumed_run_keeps_what_was_found(tmp_path, memory, monkeypatch):
     pairs = ("training.auto_find_batch_size=true", "training.num_train_epochs=2")
     memory(10)
     whole = finetune(small(tmp_path / "whole", *pairs))
-
-    class Interrupted(Exception):
-        pass
-
-    save = FinetuneTrainer._save_checkpoint
-
-    def interrupt(self, *args):
-        save(self, *args)
-        raise Interrupted
-
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(FinetuneTrainer, "_save_checkpoint", interrupt)
-        finetune(small(tmp_path / "run", *pairs))
+    break_off(small(tmp_path / "run", *pairs), monkeypatch)
     memory(1000)
     run = finetune(small(tmp_path / "run", *pairs))
     assert json.loads((tmp_path / "run" / "state.json").read_text())["micro_batch"] == 8

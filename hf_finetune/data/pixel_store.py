@@ -9,7 +9,6 @@ would not hold what the index says.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import threading
@@ -22,8 +21,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub.constants import HF_HOME
 
+from hf_finetune.cache_home import cache_home
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+POSSIBLE = fcntl is not None and hasattr(os, "preadv")  # else nothing is kept: locks and reads need both
 _ENDING = ".pixels"
 _SHARE_OF_DISK = 0.25  # of what is free when the run begins, for all stores of a machine's run together
 _STORES = 3  # of a process: training, validation, test
@@ -46,7 +52,7 @@ class PixelStore:
     def __init__(
         self, rows: int, budget: int | None = None, folder: Path | None = None, kept_free: int | None = None
     ) -> None:
-        folder = folder or Path(HF_HOME) / "hf_finetune" / "pixels"
+        folder = folder or cache_home() / "pixels"
         self._path = folder / f"{uuid.uuid4().hex}{_ENDING}"
         # Place in the file, then (height, width, channels); -2 not read yet, -1 read once.
         self._index = torch.full((rows, 4), -2, dtype=torch.int64).share_memory_()
@@ -55,6 +61,9 @@ class PixelStore:
         self._unchecked = _BYTES_BETWEEN_CHECKS  # written since the disk was looked at
         self._budget = self._kept_free = 0
         self._made: tuple[int, int] | None = None  # device and inode
+        if not POSSIBLE:
+            self._full = self._lost = True
+            return
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _clean(folder)

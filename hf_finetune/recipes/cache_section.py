@@ -26,5 +26,7 @@ class Cache(Section):
         "another; none are kept if left out.",
     )
     max_gb: Positive | None = Field(
-        None, description="Most gigabytes of disk for this run's features; half of what is free if left out."
+        None,
+        description="Most gigabytes of disk that this run's features may add, while those of all runs take nine tenths "
+        "of the disk at most; half if left out.",
     )

@@ -14,29 +14,34 @@ Result = TypeVar("Result")
 
 
 def together(step: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-    """Call `step` on every process; where it raises a UserError on any of them, all raise it.
+    """Call `step` on every process; where it fails on any of them, all stop with the reason.
 
     A file that is missing on the second machine would otherwise leave the first waiting until it times out, with a
     traceback of torch.distributed in place of the reason.
 
     Raises:
         UserError: this process's own, else the first of the others', with the number of its process.
+        Exception: this process's own, of any other kind; the others raise a UserError that names it.
     """
-    fault: UserError | None = None
+    fault: Exception | None = None
     result: Result | None = None
     try:
         result = step(*args, **kwargs)
-    except UserError as error:
+    except Exception as error:
         fault = error
     if distributed.is_available() and distributed.is_initialized():
         told: list[str | None] = [None] * distributed.get_world_size()
-        distributed.all_gather_object(told, None if fault is None else str(fault))
+        distributed.all_gather_object(told, None if fault is None else _in_words(fault))
         first = next(((rank, words) for rank, words in enumerate(told) if words is not None), None)
         if fault is None and first is not None:
             raise UserError(f"Process {first[0]} of {len(told)}: {first[1]}")
     if fault is not None:
         raise fault
     return result  # type: ignore[return-value]
+
+
+def _in_words(fault: Exception) -> str:
+    return str(fault) if isinstance(fault, UserError) else f"{type(fault).__name__}: {fault}"
 
 
 def as_the_first(value: Result) -> Result:

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from hf_finetune.data.image_samples import ImageSamples, label_tensor
 from hf_finetune.data.text_samples import TextSamples
+from hf_finetune.evaluation.predict import take
 
 ROWS = "cached_rows"  # a batch's key: numbers of the samples, (B,), those of view v after v times the split's rows
 SPLIT = "cached_split"  # a batch's key: which split they are of
@@ -76,7 +77,7 @@ class CachedSamples(Dataset[Any]):
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
         """The batch: a list of samples, or Rows."""
-        return Rows(self, indices) if self.switch else _together(self.real, indices)
+        return Rows(self, indices) if self.switch else take(self.real, indices)
 
     def numbers_of(self, indices: Sequence[int]) -> torch.Tensor:
         """Rows of these samples in this epoch's view."""
@@ -102,7 +103,7 @@ class CachedCollator:
         owner, numbers = samples.samples, samples.numbers
         batch: dict[str, Any] = {}
         if self.tokens and isinstance(owner.real, TextSamples):
-            batch = self.collate(_together(owner.real, numbers))
+            batch = self.collate(take(owner.real, numbers))
             batch.pop("labels", None)
         if owner.labels is not None:
             batch["labels"] = owner.labels[torch.as_tensor(numbers, dtype=torch.int64)]
@@ -113,7 +114,7 @@ def real_batch(samples: CachedSamples, rows: torch.Tensor, collate: CachedCollat
     """The real samples of a batch of rows, in the view that the rows name."""
     samples.real.set_epoch(int(rows[0]) // len(samples))
     try:
-        return collate.collate(_together(samples.real, (rows % len(samples)).tolist()))
+        return collate.collate(take(samples.real, (rows % len(samples)).tolist()))
     finally:
         samples.real.set_epoch(int(samples._epoch))
 
@@ -135,7 +136,3 @@ def labels_of(real: Any) -> torch.Tensor | None:
     if all(isinstance(label, int) for label in found):
         return torch.from_numpy(np.asarray(found, dtype=np.int64))
     return torch.stack([label_tensor(label) for label in found])
-
-
-def _together(real: Any, indices: Sequence[int]) -> list[Any]:
-    return real.__getitems__(list(indices)) if hasattr(real, "__getitems__") else [real[index] for index in indices]

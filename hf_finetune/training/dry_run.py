@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from hf_finetune.evaluation.predict import take
+
 if TYPE_CHECKING:
     from hf_finetune.training.trainer import FinetuneTrainer
 
 
 def batch_of(trainer: FinetuneTrainer, rows: Sequence[int]) -> dict[str, Any]:
     """Training rows as a batch that `compute_loss` takes, on the device."""
-    data: Any = trainer.train_dataset
-    items = data.__getitems__(list(rows)) if hasattr(data, "__getitems__") else [data[row] for row in rows]
-    batch: dict[str, Any] = trainer._prepare_inputs(trainer.data_collator(items))  # type: ignore[arg-type]
+    batch: dict[str, Any] = trainer._prepare_inputs(trainer.data_collator(take(trainer.train_dataset, rows)))
     return batch if trainer.mixing is None else trainer.mixing(batch, 0)
 
 

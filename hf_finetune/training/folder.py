@@ -12,11 +12,15 @@ from hf_finetune.errors import UserError
 from hf_finetune.files import write_whole
 from hf_finetune.recipes import Recipe, load_recipe
 from hf_finetune.training.checkpoints import damage, newest_step, newest_whole, step_of
+from hf_finetune.training.same_run import compare, differences
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 STATE = "state.json"
+_LATE = ("prefix", "sweep")  # facts that are found out after `claim`, by `record`
+# Settings of what is kept for speed: a run that was interrupted may go on with others.
+_OPEN = ("cache.prefix", "cache.max_gb")
 # All that an attempt can have left that ended before its first checkpoint.
 _BEGUN = frozenset({"recipe.yaml", STATE, "checkpoints", ".lock"})
 
@@ -98,7 +102,7 @@ class RunFolder:
         """
         found = self._find_checkpoint()
         if found is not None and self._facts:
-            _compare(self._facts, facts)
+            compare(self._facts, facts)
         return found
 
     def claim(self, facts: dict[str, Any], found: Path | None) -> None:
@@ -107,11 +111,17 @@ class RunFolder:
             return
         if self._came_to_nothing or not (self.path / "recipe.yaml").is_file():
             write_whole(self.path / "recipe.yaml", self.recipe.to_yaml())
-        write_whole(self.path / STATE, json.dumps(facts, indent=1))
+        late = {} if found is None else {name: fact for name, fact in self._facts.items() if name in _LATE}
+        write_whole(self.path / STATE, json.dumps({**facts, **late}, indent=1))
         self.checkpoints.mkdir(exist_ok=True)
         if found is not None:
             _set_aside(self.checkpoints, step_of(found))
             say(f"Continuing from {found} (step {step_of(found)}).")
+
+    def record(self, **facts: Any) -> None:
+        """Write down what the run depends on and found out by itself, on rank 0; see `recorded`."""
+        if is_main_process():
+            write_whole(self.path / STATE, json.dumps({**self._facts, **facts}, indent=1))
 
     def check_finished(self, fingerprint: str) -> None:
         """Raise a UserError where the finished run was trained on other data than there is now."""
@@ -175,9 +185,9 @@ class RunFolder:
             )
         if self._came_to_nothing:
             return
-        differences = _differences(load_recipe(str(written)), self.recipe)
-        if differences:
-            shown = "\n".join(f"  {line}" for line in differences[:10])
+        different = differences(load_recipe(str(written)), self.recipe, () if self.finished else _OPEN)
+        if different:
+            shown = "\n".join(f"  {line}" for line in different[:10])
             raise UserError(
                 f"output_dir={self.path} holds another recipe's run; it is never overwritten. What differs:\n{shown}\n"
                 "Give another output_dir, or delete the folder."
@@ -199,43 +209,3 @@ def _set_aside(checkpoints: Path, step: int) -> None:
             aside = next(free for n in range(1, 1000) if not (free := path.with_name(f"left-{n}-{path.name}")).exists())
             path.rename(aside)
             say(f"{path.name} lies ahead of the checkpoint that this run continues from; it is kept as {aside.name}.")
-
-
-def _differences(written: Recipe, asked: Recipe) -> list[str]:
-    """Settings that differ, as `path: there | here`; a revision that the run has pinned is no difference."""
-    there, here = (
-        _flat(recipe.model_dump(mode="json", exclude={"expected", "output_dir"})) for recipe in (written, asked)
-    )
-    return [
-        f"{path}: there {there.get(path)!r}, here {here.get(path)!r}"
-        for path in sorted(there.keys() | here.keys())
-        if there.get(path) != here.get(path) and not (path.endswith(".revision") and here.get(path) is None)
-    ]
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {path: value}
-    pairs = (_flat(inner, f"{path}.{key}" if path else str(key)) for key, inner in value.items())
-    return {key: leaf for pair in pairs for key, leaf in pair.items() if leaf is not None}
-
-
-def _compare(then: dict[str, Any], now: dict[str, Any]) -> None:
-    if then.get("data") != now.get("data"):
-        raise UserError(
-            "The data is not what this run was started on (another fingerprint), so it cannot go on exactly. "
-            "Restore the data, or give another output_dir."
-        )
-    if then.get("frozen") != now.get("frozen"):
-        raise UserError(
-            "The frozen weights are not those that this run was started with (the checkpoint has changed), so it "
-            "cannot go on exactly. Pin model.revision, restore the checkpoint, or give another output_dir."
-        )
-    if then.get("teacher") != now.get("teacher"):
-        raise UserError(
-            "The teacher's weights are not those that this run was started with, so it cannot go on exactly. Pin "
-            "distill.revision, restore the teacher, or give another output_dir."
-        )
-    for name in sorted(now.keys() - {"data", "frozen", "teacher"}):
-        if then.get(name) != now[name]:
-            say(f"note: this run was started with {name} {then.get(name)} and goes on with {now[name]}.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,16 +27,40 @@ if TYPE_CHECKING:
     from hf_finetune.training.trainer import FinetuneTrainer
 
 
-def sweep_head(recipe: Recipe, trainer: FinetuneTrainer) -> None:
+def sweep_head(
+    recipe: Recipe, trainer: FinetuneTrainer, begun: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
     """Choose `learning_rate` and `weight_decay` among those of `strategy.sweep`, and give them to the trainer.
+
+    Args:
+        recipe: its strategy perhaps with a sweep.
+        trainer: with kept features.
+        begun: what was chosen when the run began that this one goes on with; it is taken again.
+
+    Returns:
+        under "sweep" what was chosen and each score; nothing without a sweep.
 
     Raises:
         UserError: the features are not kept, or there are several processes.
     """
     sweep = getattr(recipe.strategy, "sweep", None)
     if sweep is None:
-        return
-    refuse_without_features(trainer, "strategy.sweep")
+        return {}
+    args = trainer.args
+    if begun is None:
+        refuse_without_features(trainer, "strategy.sweep")
+        begun = _sweep(sweep, trainer)
+        origin = "the best of the sweep"
+    else:
+        origin = "what the sweep of this run has chosen"
+    args.learning_rate, args.weight_decay = begun["learning_rate"], begun["weight_decay"]
+    say(f"learning rate {args.learning_rate:g}, weight decay {args.weight_decay:g} ({origin})")
+    if trainer.prefix is not None:
+        trainer.prefix.swept = dict(begun)
+    return {"sweep": dict(begun)}
+
+
+def _sweep(sweep: Any, trainer: FinetuneTrainer) -> dict[str, Any]:
     args = trainer.args
     pairs = list(
         itertools.product(sweep.learning_rate or (args.learning_rate,), sweep.weight_decay or (args.weight_decay,))
@@ -45,12 +70,19 @@ def sweep_head(recipe: Recipe, trainer: FinetuneTrainer) -> None:
         scores = _Heads(trainer, pairs).scores()
     sign = 1.0 if args.greater_is_better else -1.0
     best = max(range(len(pairs)), key=lambda place: sign * scores[place] if scores[place] == scores[place] else -1e30)
-    args.learning_rate, args.weight_decay = pairs[best]
     seconds = time.perf_counter() - started
     tried = ", ".join(f"{rate:g} / {decay:g}: {score:.4f}" for (rate, decay), score in zip(pairs, scores, strict=True))
     say(f"sweep of {len(pairs)} heads in {seconds:.1f} s, validation {args.metric_for_best_model} by rate / decay:")
     say(f"  {tried}")
-    say(f"learning rate {args.learning_rate:g}, weight decay {args.weight_decay:g} (the best of the sweep)")
+    each = [{"learning_rate": r, "weight_decay": d, "score": s} for (r, d), s in zip(pairs, scores, strict=True)]
+    rate, decay = pairs[best]
+    return {
+        "learning_rate": rate,
+        "weight_decay": decay,
+        "metric": args.metric_for_best_model,
+        "tried": each,
+        "seconds": round(seconds, 4),
+    }
 
 
 def refuse_without_features(trainer: FinetuneTrainer, what: str) -> None:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hf_finetune.cache_home import cache_home
+from hf_finetune.evaluation.products import library_in_use
 from hf_finetune.files import write_whole
-from hf_finetune.prefix_store import cache_home
+from hf_finetune.model.attention import attention_in_use
 from hf_finetune.training.prefix_key import settings_of
 
 if TYPE_CHECKING:
@@ -35,7 +37,8 @@ def key_of_format(trainer: FinetuneTrainer, given: str) -> str:
     facts = (
         settings_of(trainer.applied.model),
         sorted(trainer.applied.learns.items()),
-        (name, capability, torch.get_num_threads(), torch.__version__),
+        (name, capability, torch.get_num_threads(), torch.__version__, library_in_use()),
+        attention_in_use(trainer.applied.model),
         (trainer.args.train_batch_size, given),
     )
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:32]

@@ -19,6 +19,7 @@ from torch.utils.data import RandomSampler, Sampler
 
 from hf_finetune.console import say
 from hf_finetune.errors import UserError
+from hf_finetune.evaluation.predict import longest_first
 from hf_finetune.training.dry_run import batch_of, untouched
 from hf_finetune.training.precision import launcher_shards_the_model
 
@@ -110,10 +111,11 @@ def _largest(trainer: FinetuneTrainer, sizes: list[int]) -> int:
 def _fits(trainer: FinetuneTrainer, size: int) -> bool:
     """Whether a step of the longest rows fits into memory beside gradients and an optimizer's two averages."""
     learning = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    longest = np.resize(longest_first(trainer.train_dataset), size).tolist()
     kept: Any = None
     try:
         kept = [torch.empty_like(parameter) for parameter in learning for _ in range(2)]
-        trainer.compute_loss(trainer.model, batch_of(trainer, _longest(trainer.train_dataset, size))).backward()
+        trainer.compute_loss(trainer.model, batch_of(trainer, longest)).backward()
         return True
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as fault:
         if not _out_of_memory(fault):
@@ -130,9 +132,3 @@ def _fits(trainer: FinetuneTrainer, size: int) -> bool:
 def _out_of_memory(fault: BaseException) -> bool:
     told = isinstance(fault, torch.OutOfMemoryError | MemoryError)
     return told or "can't allocate memory" in str(fault) or "out of memory" in str(fault)
-
-
-def _longest(samples: Any, size: int) -> list[int]:
-    lengths = getattr(samples, "lengths", None)
-    order = np.arange(len(samples)) if lengths is None else np.argsort(-np.asarray(lengths), kind="stable")
-    return [int(row) for row in np.resize(order, size)]

@@ -88,6 +88,8 @@ class PrefixCache(TrainerCallback):
         self.splits = splits
         self.switch = switch
         self.collate = collate
+        self.facts: list[dict[str, Any] | None] = [None] * len(stages)
+        self.swept: dict[str, Any] | None = None  # what a sweep of heads has chosen
         self._index: int | None = None
         self._follow()
 

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 from hf_finetune.console import warn
-from hf_finetune.evaluation.predict import longest_first
+from hf_finetune.evaluation.predict import longest_first, take
 from hf_finetune.model.border_proof import modes_kept, received
 from hf_finetune.model.replay import LENGTH, Replay
 
@@ -61,7 +61,7 @@ class Prefix:
 
     def of_rows(self, samples: Any, rows: Sequence[int]) -> torch.Tensor:
         """The same for samples by their numbers."""
-        return self(self.collate(_together(samples, rows)))
+        return self(self.collate(take(samples, rows)))
 
 
 def fill(prefix: Prefix, samples: Any, out: torch.Tensor, starts: np.ndarray | None, args: Any, start: int = 0) -> None:
@@ -151,15 +151,7 @@ def _ahead(
     with ThreadPoolExecutor(1) as pool:
         ahead = None
         for place, part in enumerate(parts):
-            batch = ahead.result() if ahead is not None else collate(_together(samples, part))
+            batch = ahead.result() if ahead is not None else collate(take(samples, part))
             if place + 1 < len(parts):
-                ahead = pool.submit(lambda rows: collate(_together(samples, rows)), parts[place + 1])
+                ahead = pool.submit(lambda rows: collate(take(samples, rows)), parts[place + 1])
             yield part, batch
-
-
-def _together(samples: Any, rows: Sequence[int] | np.ndarray) -> list[Any]:
-    numbers = [int(row) for row in rows]
-    found: list[Any] = (
-        samples.__getitems__(numbers) if hasattr(samples, "__getitems__") else [samples[n] for n in numbers]
-    )
-    return found

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 import hf_finetune
 from hf_finetune.data.text_samples import TextSamples
+from hf_finetune.evaluation.products import library_in_use
 from hf_finetune.model.custom_head import CustomHeadConfig
 
 if TYPE_CHECKING:
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     from hf_finetune.model.replay import Border
     from hf_finetune.strategy.prefix import FrozenPrefix
 
-_FORMAT = "1"  # of the entries
+_FORMAT = "2"  # of the entries
+_LIBRARIES = ("torch", "transformers", "timm")  # a model's numbers come from these
+_OF_IMAGES, _OF_TEXTS = ("torchvision", "pillow"), ("tokenizers",)  # and what goes into it from these
 # Of a configuration, what says nothing about the prefix; the Trainer sets `use_cache`.
 _OF_THE_HEAD = ("id2label", "label2id", "num_labels", "problem_type", "architectures", "classifier_dropout")
 _OF_THE_FILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "pretrained_cfg", "use_cache")
@@ -46,25 +50,60 @@ def settings_of(model: nn.Module) -> str:
     return json.dumps(kept, sort_keys=True, default=str)
 
 
+def place_of(model: nn.Module, border: Border) -> tuple[Any, ...]:
+    """What is kept, in the checkpoint's own names: a custom head stands around the checkpoint and changes nothing."""
+    config: Any = model.config
+    name = border.name.removeprefix("model.") if isinstance(config, CustomHeadConfig) else border.name
+    return name, border.place, tuple(border.shape.sizes), str(border.shape.dtype)
+
+
+def number_facts(device: torch.device, channels_last: bool, attention: str = "fused") -> dict[str, Any]:
+    """Beside the number format itself, what the last bits of a pass depend on.
+
+    Args:
+        device: where it runs.
+        channels_last: how images and convolutions lie in memory.
+        attention: from `attention_in_use`.
+    """
+    return {
+        "device": device.type,
+        "fp32 products": (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, library_in_use()),
+        "attention": attention,
+        "channels last": channels_last,
+    }
+
+
 def key_of(
-    prefix: str, border: Border, samples: Any, processor: Any, data: str, *, precision: str, dtype: str, change: str
+    prefix: str,
+    place: tuple[Any, ...],
+    samples: Any,
+    processor: Any,
+    data: str,
+    *,
+    precision: str,
+    dtype: str,
+    numbers: dict[str, Any],
+    change: str,
 ) -> str:
     """The key of one split's features.
 
     Args:
         prefix: from `digest_of_prefix`.
-        border: what is kept.
+        place: from `place_of`.
         samples: the real samples; of texts, the tokens count.
         processor: of images.
-        data: fingerprint of the split.
+        data: checksum of the split's content.
         precision: in which the prefix runs.
         dtype: in which the features are kept.
+        numbers: from `number_facts`.
         change: how images are changed at random, and which view; "" for not at all.
     """
-    sizes = tuple(border.shape.sizes)
-    versions = (_FORMAT, hf_finetune.__version__, torch.__version__)
-    digest = hashlib.sha256(repr((versions, prefix, sizes, data, precision, dtype, change)).encode())
-    if isinstance(samples, TextSamples):
+    is_text = isinstance(samples, TextSamples)
+    libraries = (*_LIBRARIES, *(_OF_TEXTS if is_text else _OF_IMAGES))
+    versions = (_FORMAT, hf_finetune.__version__, *(f"{name} {version(name)}" for name in libraries))
+    facts = (versions, prefix, place, data, precision, dtype, sorted(numbers.items()), change)
+    digest = hashlib.sha256(repr(facts).encode())
+    if is_text:
         for part in (samples.tokens.ids, samples.tokens.windows, samples.tokens.types):
             if part is not None:
                 digest.update(part.tobytes())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_finetune.data.image_samples import ImageSamples
 from hf_finetune.data.text_samples import TextSamples
-from hf_finetune.prefix_store import free_bytes, home, size_in_words
+from hf_finetune.prefix_store import home, size_in_words, total
 from hf_finetune.recipes.schema import Recipe
 from hf_finetune.training.precision import launcher_shards_the_model
 
@@ -103,17 +103,26 @@ def too_little(prefix: FrozenPrefix, passes: float, views: int) -> str | None:
     return None
 
 
-def limit_of(recipe: Recipe) -> int:
-    """Most bytes of disk that the features may take."""
-    if recipe.cache.max_gb is not None:
-        return min(int(recipe.cache.max_gb * 1e9), free_bytes() * 9 // 10)  # checkpoints need room too
-    return free_bytes() // 2
+def share_of(recipe: Recipe) -> float:
+    """Of the disk's free space and what all kept features take of it, the share that all of them may take."""
+    return 0.5 if recipe.cache.max_gb is None else 0.9  # checkpoints need room too
 
 
 def kept_in_words(
-    prefix: FrozenPrefix, shape: tuple[int, ...], rows: int, size: int, views: int, found: int, wanted: int
+    prefix: FrozenPrefix, shape: tuple[int, ...], rows: int, size: int, views: int, found: int, wanted: int, needed: int
 ) -> str:
-    """`features of 5,000 x 192 in 1.9 MB; 12 of 12 blocks run once`."""
+    """`features of 5,000 x 192 in 1.9 MB; 12 of 12 blocks run once; 3.8 MB in all in FOLDER`.
+
+    Args:
+        prefix: what is kept.
+        shape: of a row.
+        rows: of all splits.
+        size: their bytes.
+        views: of each training image.
+        found: splits that are there.
+        wanted: splits.
+        needed: bytes of those that are not.
+    """
     values: Any = " x ".join(f"{number:,}" for number in (rows, *shape))
     how = "once" if views == 1 else f"{views} times, once a view"
     origin = ""
@@ -121,4 +130,6 @@ def kept_in_words(
         origin = " (kept from an earlier run: they do not run at all)"
     elif found:
         origin = f" ({found} of {wanted} splits kept from an earlier run)"
-    return f"features of {values} in {size_in_words(size)}; {prefix.blocks} of {prefix.of} blocks run {how}{origin}"
+    in_all = f"{size_in_words(total() + needed)} in all in {home()}"
+    what = f"features of {values} in {size_in_words(size)}; {prefix.blocks} of {prefix.of} blocks"
+    return f"{what} run {how}{origin}; {in_all}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +17,19 @@ from hf_finetune.recipes.schema import Recipe
 from hf_finetune.strategy.frozen import require_gradients
 from hf_finetune.strategy.prefix import FrozenPrefix, frozen_prefix
 from hf_finetune.training import prefix_plan as plan
-from hf_finetune.training.agreement import as_the_first
+from hf_finetune.training.agreement import as_the_first, together
 from hf_finetune.training.cached_samples import CachedCollator, CachedSamples, Switch
 from hf_finetune.training.prefix_cache import CachedStage, PrefixCache
-from hf_finetune.training.prefix_split import SplitFeatures, probe_rows
-from hf_finetune.training.setup import image_augment
+from hf_finetune.training.prefix_split import SplitFeatures, first_on_machine, probes
+from hf_finetune.training.random_changes import key_of_changes
 
 if TYPE_CHECKING:
     from hf_finetune.data import TaskData
     from hf_finetune.model import LoadedModel
     from hf_finetune.training.setup import Samples
     from hf_finetune.training.trainer import FinetuneTrainer
+
+Begun = Sequence[dict[str, Any] | None] | None
 
 
 def cache_prefix(
@@ -35,6 +38,7 @@ def cache_prefix(
     loaded: LoadedModel,
     trainer: FinetuneTrainer,
     samples: Samples,
+    begun: Begun = None,
 ) -> Samples:
     """The samples, with rows of kept features in their place where that saves work; the trainer reads them too.
 
@@ -46,16 +50,21 @@ def cache_prefix(
         loaded: the checkpoint.
         trainer: ready to start.
         samples: the real ones.
+        begun: what `kept_facts` said when the run began that this one goes on with; it goes on alike.
 
     Raises:
-        UserError: `cache.prefix=on`, and it cannot be.
+        UserError: `cache.prefix=on`, or the run began so, and it cannot be.
     """
     if recipe.cache.prefix == "off":
         return samples
-    augment = image_augment(recipe, task)
-    changed = "" if augment is None else augment.model_dump_json()
+    changed = key_of_changes(recipe, task, trainer.args.device)
     with torch.random.fork_rng():
-        return Making(recipe, task, loaded, trainer, samples, changed).made()
+        return Making(recipe, task, loaded, trainer, samples, changed, begun).made()
+
+
+def kept_facts(trainer: FinetuneTrainer) -> list[dict[str, Any] | None]:
+    """Of each stage what is kept, in which format, under which key; None where the prefix runs with every batch."""
+    return [None] * len(trainer.applied.stages) if trainer.prefix is None else trainer.prefix.facts
 
 
 class Making:
@@ -69,13 +78,19 @@ class Making:
         trainer: FinetuneTrainer,
         samples: Samples,
         changed: str,
+        begun: Begun,
     ) -> None:
         self.recipe, self.task, self.loaded, self.trainer = recipe, task, loaded, trainer
         self.real = samples
         self.changed = changed
         self.applied = trainer.applied
         self.views = recipe.cache.views if changed and recipe.cache.views else 1
-        self.room = as_the_first(plan.limit_of(recipe))
+        begun = as_the_first(begun)  # not every machine may see the run's folder
+        self.begun = None if begun is None or len(begun) != len(self.applied.stages) else begun
+        self.room = float("inf") if recipe.cache.max_gb is None else recipe.cache.max_gb * 1e9
+        self.share = plan.share_of(recipe)
+        self.wanted: set[str] = set()
+        self.facts: list[dict[str, Any] | None] = [None] * len(self.applied.stages)
 
     def made(self) -> Samples:
         """See `cache_prefix`."""
@@ -92,10 +107,21 @@ class Making:
             return self.real
         return self._in_use(stages)
 
-    def _without(self, why: str, *, quiet: bool = False, stage: str = "") -> Samples:
+    def _began_so(self, index: int | None = None) -> bool:
+        """Whether the run that this one goes on with kept features, in that stage or in any."""
+        kept = self.begun or []
+        return any(kept) if index is None else index < len(kept) and kept[index] is not None
+
+    def _without(self, why: str, *, quiet: bool = False, index: int | None = None) -> Samples:
+        stage = "" if index is None else plan.stage_in_words(self.applied, index)
         if self.recipe.cache.prefix == "on":
             raise UserError(
                 f"cache.prefix=on: {stage}the frozen prefix cannot run once: {why}. Use auto, or change it."
+            )
+        if self._began_so(index):
+            raise UserError(
+                f"{stage}this run began with kept features, and now the frozen prefix cannot run once: {why}. To go on "
+                "exactly, change that; cache.prefix=off goes on without them, with other roundings."
             )
         if self.changed and self.recipe.cache.views is not None:
             raise UserError(
@@ -110,70 +136,80 @@ class Making:
         words = plan.stage_in_words(self.applied, index)
         if not prefix.blocks:
             return None
+        insisting = self.recipe.cache.prefix == "on" or self._began_so(index)
+        if self.begun is not None and not insisting:
+            self._without("as this run began", index=index)
+            return None
         self.applied.enter(index)
         rows, args = len(self.real.train), self.trainer.args  # type: ignore[arg-type]
         passes = plan.passes_of(self.recipe, self.applied, index, args, rows)
-        little = plan.too_little(prefix, passes, self.views) if self.recipe.cache.prefix == "auto" else None
+        little = plan.too_little(prefix, passes, self.views) if not insisting else None
         if little is not None and "read" not in little:
-            self._without(little, stage=words)
+            self._without(little, index=index)
             return None
-        replay = find_replay(
-            self.applied.model, prefix.modules, self.applied.stages[index].multipliers, *self._probes()
+        multipliers = self.applied.stages[index].multipliers
+        replay = together(
+            find_replay, self.applied.model, prefix.modules, multipliers, *probes(self.real, self.trainer)
         )
         if not as_the_first(replay is not None) or replay is None:
-            self._without("this architecture does not run from its middle", stage=words)
+            self._without("this architecture does not run from its middle", index=index)
             return None
         last = index == len(self.applied.stages) - 1
-        splits = [SplitFeatures(self, replay, prefix, number) for number in range(3) if self._has(number, last)]
-        for split in splits:
-            split.known = as_the_first(split.known)
-        found = sum(split.known for split in splits)
-        if little is not None and found < len(splits):
-            self._without(little, stage=words)
+        every = [SplitFeatures(self, replay, prefix, number) for number in range(3) if self._has(number, last)]
+        distinct = {split.key: split for split in reversed(every)}  # the same rows have one entry
+        splits = list(distinct.values())[::-1]
+        why = self._too_much(splits, little)
+        if why is not None:
+            self._without(why, index=index)
             return None
-        needed = sum(split.meta.bytes for split in splits if not split.known)
-        if needed > self.room:
-            why = f"it takes {store.size_in_words(needed)} of disk, and {store.size_in_words(self.room)} may be used"
-            self._without(f"{why} (cache.max_gb, cache.dtype=bf16)", stage=words)
-            return None
-        self.room -= needed
-        size, total = sum(split.meta.bytes for split in splits), sum(split.meta.rows for split in splits)
-        line = plan.kept_in_words(prefix, splits[0].meta.sizes, total, size, self.views, found, len(splits))
-        say(f"{words}frozen prefix: {line}")
+        self._announce(index, prefix, splits)
         started = time.perf_counter()
-        features = {split.number: split.features() for split in splits}
-        if found < len(splits):
+        found = {split.key: split.features() for split in splits}
+        if not all(split.known for split in splits):
             samples = sum(len(split.samples) * split.views for split in splits if not split.known)
             seconds = time.perf_counter() - started
             say(f"{words}frozen prefix: {samples:,} samples in {seconds:.1f} s, {samples / seconds:.0f} a second")
+        features = {split.number: found[split.key] for split in every}
         return CachedStage(replay, features, prefix.blocks == prefix.of and replay.bare)
+
+    def _too_much(self, splits: Sequence[SplitFeatures], little: str | None) -> str | None:
+        """Why a stage's features are not worth what is not yet there of them, or None; then there is room for them."""
+        for split in splits:
+            split.known = as_the_first(split.known)
+        if little is not None and not all(split.known for split in splits):
+            return little
+        self.wanted |= {split.key for split in splits}
+        needed = _missing(splits)
+        in_all = store.room(store.bound(self.share), self.wanted) if first_on_machine() else 0
+        room = as_the_first(max(0, min(self.room, in_all)))
+        if needed > room:
+            sizes = store.size_in_words(needed), store.size_in_words(int(room))
+            return f"it takes {sizes[0]} of disk, and {sizes[1]} may be used (cache.max_gb, cache.dtype=bf16)"
+        self.room -= needed
+        return None
+
+    def _announce(self, index: int, prefix: FrozenPrefix, splits: Sequence[SplitFeatures]) -> None:
+        """Say what a stage keeps, and write it down; what was not used for longest makes room where it must."""
+        words, needed = plan.stage_in_words(self.applied, index), _missing(splits)
+        if needed and first_on_machine():
+            gone = store.make_room(needed, store.bound(self.share), self.wanted)
+            if gone:
+                freed = store.size_in_words(sum(entry.meta.bytes for entry in gone))
+                say(f"{words}frozen prefix: {freed} of features not used for longest made room")
+        size, rows = sum(split.meta.bytes for split in splits), sum(split.meta.rows for split in splits)
+        found = sum(split.known for split in splits)
+        shape = splits[0].meta.sizes
+        line = plan.kept_in_words(prefix, shape, rows, size, self.views, found, len(splits), needed)
+        say(f"{words}frozen prefix: {line}")
+        self.facts[index] = {"blocks": prefix.blocks, "format": splits[0].format, "key": splits[0].key}
+        then = self.begun[index] if self.begun is not None else None
+        if then is not None and then != self.facts[index]:
+            say(f"{words}note: this run began with {then} and goes on with {self.facts[index]}.")
 
     def _has(self, number: int, last: bool) -> bool:
         if number == 2:
             return last and self.real.test is not None and self.recipe.evaluation.tta == "none"
         return True
-
-    def _probes(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Two batches of unlike size: two samples and three, of texts also of another length."""
-        rows = probe_rows(self.real.train)
-        items = [self.real.train[row] for row in rows]
-        shorter = [
-            {
-                name: value[: max(2, len(value) // 2)] if isinstance(value, list) else value
-                for name, value in item.items()
-            }
-            for item in (items[:2])
-        ]
-        batches = []
-        for chosen in (shorter, items):
-            batch = self.real.collate(chosen)
-            batch.pop("labels", None)
-            batches.append(batch)
-        small, large = batches
-        if "input_ids" in small and small["input_ids"].shape[1] == large["input_ids"].shape[1]:
-            width = int(small["attention_mask"].sum(1).max()) - 1  # narrower than the other, whatever they hold
-            small = {name: value[:, :width] for name, value in small.items()}
-        return tuple(self.trainer._prepare_inputs(batch) for batch in (small, large))  # type: ignore[return-value]
 
     def _in_use(self, stages: list[CachedStage | None]) -> Samples:
         switch, collate = Switch(), CachedCollator(self.real.collate)
@@ -186,5 +222,11 @@ class Making:
         if all(stages):
             trainer.args.dataloader_num_workers = 0  # rows need no loading
         trainer.prefix = PrefixCache(trainer, stages, [s for s in (train, validation, test) if s], switch, collate)
+        trainer.prefix.facts = self.facts
         trainer.add_callback(trainer.prefix)
         return replace(self.real, train=train, validation=validation, test=test, collate=collate)
+
+
+def _missing(splits: Sequence[SplitFeatures]) -> int:
+    """Bytes of those that are not there yet."""
+    return sum(split.meta.bytes for split in splits if not split.known)

@@ -8,20 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, Timeout
 
 from hf_finetune import prefix_store as store
 from hf_finetune.console import say, warn
 from hf_finetune.errors import UserError
+from hf_finetune.evaluation.predict import take
+from hf_finetune.model.attention import attention_in_use
 from hf_finetune.model.replay import Replay
 from hf_finetune.training.agreement import as_the_first, together
 from hf_finetune.training.prefix_cache import Features, starts_of
 from hf_finetune.training.prefix_fill import Prefix, fill
-from hf_finetune.training.prefix_key import digest_of_prefix, key_of
+from hf_finetune.training.prefix_key import digest_of_prefix, key_of, number_facts, place_of
 
 if TYPE_CHECKING:
     from hf_finetune.strategy.prefix import FrozenPrefix
     from hf_finetune.training.prefix_setup import Making
+    from hf_finetune.training.setup import Samples
+    from hf_finetune.training.trainer import FinetuneTrainer
 
 _TOLERANCE = {"fp32": 1e-3, "bf16": 0.05, "fp16": 0.02}  # mean difference over mean size, of the same features
 
@@ -56,20 +60,23 @@ class SplitFeatures:
         sizes = tuple(size for size in replay.border.shape.sizes if size > 0)
         role = ("train", "validation", "test")[number]
         recipe = making.recipe
+        every = f"{making.task.fingerprint} {role}"  # with row numbers, which random changes are drawn by
+        content = making.task.contents.get(role, every) if getattr(self.samples, "channels", 3) == 3 else every
+        again = making.changed if number == 0 else ""
         what = f"{recipe.model.checkpoint}, {prefix.blocks} of {prefix.of} blocks, {recipe.data.dataset} {role}"
         self.meta = store.Meta(what, rows, sizes, {"bf16": "bfloat16", "fp32": "float32"}[dtype])
         self.key = key_of(
             digest_of_prefix(making.applied.model, prefix),
-            replay.border,
+            place_of(making.applied.model, replay.border),
             self.samples,
             making.loaded.processor,
-            f"{making.task.fingerprint} {role}",
+            every if again else content,
             precision=precision,
             dtype=dtype,
-            change=f"{making.changed} seed {recipe.seed} views {self.views}"
-            if self.views > 1 or making.changed
-            else "",
+            numbers=number_facts(device, making.trainer.channels_last, attention_in_use(making.applied.model)),
+            change=f"{again} seed {recipe.seed} views {self.views}" if again else "",
         )
+        self.format = f"computed in {precision}, kept in {dtype}"
         self.known = store.known(self.key, self.meta)
 
     def features(self) -> Features:
@@ -79,30 +86,22 @@ class SplitFeatures:
             UserError: the disk has no room for them.
         """
         store.home().mkdir(parents=True, exist_ok=True)
-        lock = FileLock(store.home() / f".{self.key}.lock")
-        wait = self.trainer.accelerator.wait_for_everyone
+        lock = store.lock_of(self.key)
         try:
             together(self._begin, lock)
             partial = store.partial(self.key)
             if as_the_first(partial.exists()):
-                self._fill(partial)
-                wait()
-                if _first():
-                    store.finish(self.key, partial, self.meta)
-                wait()
-            entry = store.whole(self.key)
-            assert entry is not None
-            rows = entry.tensor(self.trainer.args.device)
-            wait()  # nobody deletes what the others have yet to open
+                together(self._fill, partial)
+                together(self._finish, partial)
+            rows = together(self._opened)  # nobody deletes what the others have yet to open
         finally:
-            if lock.is_locked:
-                lock.release()
+            store.release(lock)
         starts = None if self.starts is None else torch.from_numpy(self.starts).to(rows.device)
         return Features(rows, starts)
 
-    def _begin(self, lock: FileLock) -> None:
+    def _begin(self, lock: BaseFileLock) -> None:
         """The first process holds the lock, and makes a file to be filled unless the entry is there and right."""
-        if not _first():
+        if not first_on_machine():
             return
         _take(lock)
         entry = store.find(self.key)
@@ -122,6 +121,16 @@ class SplitFeatures:
         for view in range(self.views):
             self.samples.set_epoch(view)
             fill(self.prefix, self.samples, out, self.starts, self.trainer.args, view * len(self.samples))
+
+    def _finish(self, partial: Path) -> None:
+        if first_on_machine():
+            store.finish(self.key, partial, self.meta)
+
+    def _opened(self) -> torch.Tensor:
+        entry = store.whole(self.key)
+        if entry is None:
+            raise UserError(f"features in {store.home() / self.key} were deleted just now. Start the run again.")
+        return entry.tensor(self.trainer.args.device)
 
     def _same(self, entry: store.Entry) -> bool:
         """Whether the features of a few samples, computed now, are those that are kept; else they are stale."""
@@ -153,11 +162,28 @@ def probe_rows(samples: Any) -> list[int]:
     return rows
 
 
-def _first() -> bool:
+def probes(real: Samples, trainer: FinetuneTrainer) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two batches of unlike size, as the model takes them: two samples and three, of texts also of another length."""
+    items = take(real.train, probe_rows(real.train))
+    shorter = [
+        {name: value[: max(2, len(value) // 2)] if isinstance(value, list) else value for name, value in item.items()}
+        for item in items[:2]
+    ]
+    small, large = real.collate(shorter), real.collate(items)
+    for batch in (small, large):
+        batch.pop("labels", None)
+    if "input_ids" in small and small["input_ids"].shape[1] == large["input_ids"].shape[1]:
+        width = int(small["attention_mask"].sum(1).max()) - 1  # narrower than the other, whatever they hold
+        small = {name: value[:, :width] for name, value in small.items()}
+    return trainer._prepare_inputs(small), trainer._prepare_inputs(large)
+
+
+def first_on_machine() -> bool:
+    """Whether this is the process that keeps order on its machine."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def _take(lock: FileLock) -> None:
+def _take(lock: BaseFileLock) -> None:
     try:
         lock.acquire(timeout=0)
     except Timeout:

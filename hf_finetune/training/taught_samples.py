@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
+from hf_finetune.evaluation.predict import take
 from hf_finetune.training.distill import FEATURES, LOGITS
 from hf_finetune.training.teacher import Answers
 
@@ -33,10 +34,7 @@ class TaughtSamples(Dataset[Sample]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """A batch at once, where the samples know how."""
-        if hasattr(self.samples, "__getitems__"):
-            found = self.samples.__getitems__(indices)
-        else:
-            found = [self.samples[index] for index in indices]
+        found = take(self.samples, indices)
         return [self._taught(sample, index) for sample, index in zip(found, indices, strict=True)]
 
     def set_epoch(self, epoch: int) -> None:

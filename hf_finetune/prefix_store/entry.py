@@ -1,4 +1,4 @@
-"""Features on disk, under the Hugging Face home: found by key, checked, listed, cleared; whole or not there.
+"""Entries of features: found by key, checked, listed; whole or not there.
 
 `prefix/KEY/` in `cache_home()` holds `rows.bin`, the numbers alone, and `meta.json`, which is written last.
 """
@@ -10,16 +10,21 @@ import os
 import shutil
 import time
 import zlib
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from hf_finetune.cache_home import cache_home
+from hf_finetune.prefix_store.locks import hold
 
 if TYPE_CHECKING:
     import torch
 
 _CHUNK, _CHUNKS = 1 << 20, 64  # damage is looked for in so many pieces of so many bytes
 _IN_MEMORY = 256 << 20
+PARTIAL = ".partial-"  # before the key of an entry that is being filled
 
 
 @dataclass(frozen=True)
@@ -57,27 +62,46 @@ class Entry:
     meta: Meta
 
     @property
+    def key(self) -> str:
+        """What it was found by."""
+        return self.folder.name
+
+    @property
+    def rows(self) -> Path:
+        """The file of its numbers."""
+        return self.folder / "rows.bin"
+
+    @property
     def last_used(self) -> float:
-        """Seconds since 1970."""
-        return (self.folder / "meta.json").stat().st_mtime
+        """Seconds since 1970; 0 where it has just been deleted."""
+        try:
+            return (self.folder / "meta.json").stat().st_mtime
+        except OSError:
+            return 0.0
 
     def in_words(self) -> str:
         """One line of the list: key, size, days since the last use, what it is."""
         days = (time.time() - self.last_used) / 86400
         values = " x ".join(f"{size:,}" for size in (self.meta.rows, *self.meta.sizes))
         size = size_in_words(self.meta.bytes)
-        return f"{self.folder.name[:12]}  {size:>8}  used {days:.0f} days ago  {values}  {self.meta.what}"
+        return f"{self.key[:12]}  {size:>8}  used {days:.0f} days ago  {values}  {self.meta.what}"
 
     def tensor(self, device: torch.device | None = None) -> torch.Tensor:
-        """The features, (rows, ...): in memory or on the device where they are small, else mapped from the file."""
+        """The features, (rows, ...): in memory or on the device where they are small, else mapped from the file.
+
+        As long as what is mapped lives, the entry counts as used.
+        """
         import torch
 
-        found = mapped(self.folder / "rows.bin", self.meta, shared=False)
+        found = mapped(self.rows, self.meta, shared=False)
         if device is not None and device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
             if self.meta.bytes < free // 4:
                 return found.to(device)
-        return found.clone() if self.meta.bytes <= _IN_MEMORY else found
+        if self.meta.bytes <= _IN_MEMORY:
+            return found.clone()
+        hold(self.rows, found)
+        return found
 
 
 def mapped(file: Path, meta: Meta, *, shared: bool) -> torch.Tensor:
@@ -91,16 +115,6 @@ def mapped(file: Path, meta: Meta, *, shared: bool) -> torch.Tensor:
     return torch.from_file(str(file), shared=shared, size=count, dtype=kind).view(meta.rows, *meta.sizes)
 
 
-def cache_home() -> Path:
-    """Where what runs have found out is kept: the folder HF_FINETUNE_CACHE, or one in the Hugging Face home."""
-    chosen = os.environ.get("HF_FINETUNE_CACHE")
-    if chosen:
-        return Path(chosen)
-    from huggingface_hub.constants import HF_HOME
-
-    return Path(HF_HOME) / "hf_finetune"
-
-
 def home() -> Path:
     """The folder of all entries."""
     return cache_home() / "prefix"
@@ -112,7 +126,7 @@ def find(key: str) -> Entry | None:
     entry = _read(folder)
     if entry is None:
         return None
-    if checksum(folder / "rows.bin", entry.meta.bytes) != entry.meta.checksum:
+    if checksum(entry.rows, entry.meta.bytes) != entry.meta.checksum:
         shutil.rmtree(folder, ignore_errors=True)
         return None
     os.utime(folder / "meta.json")
@@ -130,9 +144,14 @@ def whole(key: str) -> Entry | None:
     return _read(home() / key)
 
 
+def lock_of(key: str) -> FileLock:
+    """The lock of a key, not yet taken: held while its entry is found, filled, opened or deleted."""
+    return FileLock(home() / f".{key}.lock")
+
+
 def partial(key: str) -> Path:
     """Where an entry is being filled."""
-    return home() / f".partial-{key}"
+    return home() / f"{PARTIAL}{key}"
 
 
 def entries() -> list[Entry]:
@@ -141,45 +160,24 @@ def entries() -> list[Entry]:
     return sorted(found, key=lambda entry: -entry.last_used)
 
 
-def clear(key: str | None = None, older_than_days: float | None = None) -> tuple[int, int]:
-    """Delete entries: one by the beginning of its key, those not used for so many days, or all.
-
-    Returns:
-        how many, and their bytes.
-    """
-    limit = None if older_than_days is None else time.time() - older_than_days * 86400
-    gone, size = 0, 0
-    for entry in entries():
-        if key is not None and not entry.folder.name.startswith(key):
-            continue
-        if limit is not None and entry.last_used > limit:
-            continue
-        shutil.rmtree(entry.folder)
-        gone, size = gone + 1, size + entry.meta.bytes
-    if key is None and limit is None:
-        for left in home().glob(".partial-*"):
-            from filelock import FileLock, Timeout
-
-            lock = FileLock(home() / f".{left.name.removeprefix('.partial-')}.lock")
-            with suppress(Timeout), lock.acquire(timeout=0):  # not what a run is filling now
-                shutil.rmtree(left, ignore_errors=True)
-    return gone, size
-
-
 def begin(key: str, meta: Meta) -> Path:
-    """A folder beside the place of an entry, with a file of its size to be filled."""
+    """A folder beside the place of an entry, with a file of its size to be filled.
+
+    Raises:
+        OSError: there is no room for it; nothing is left.
+    """
     folder = partial(key)  # the key's lock is held: what lies there was left by a run that ended early
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with (folder / "rows.bin").open("wb") as file:
-        file.truncate(meta.bytes)
-        if meta.bytes and hasattr(os, "posix_fallocate"):
-            # A disk that fills up under a memory map kills the process without a word: take the room now.
-            try:
+    try:
+        with (folder / "rows.bin").open("wb") as file:
+            file.truncate(meta.bytes)
+            if meta.bytes and hasattr(os, "posix_fallocate"):
+                # A disk that fills up under a memory map kills the process without a word: take the room now.
                 os.posix_fallocate(file.fileno(), 0, meta.bytes)
-            except OSError:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return folder
 
 
@@ -211,14 +209,6 @@ def checksum(file: Path, size: int) -> str:
             opened.seek(start)
             value = zlib.crc32(opened.read(_CHUNK), value)
     return f"{value:08x}"
-
-
-def free_bytes() -> int:
-    """Free space where the entries lie."""
-    place = home()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
 
 
 def _read(folder: Path) -> Entry | None:
