@@ -24,6 +24,8 @@ _CLASSES = 10
 MODELS = {"vit": ("vit_base_patch16_224", 128), "resnet": ("resnet50", 256)}
 # name -> rows of train and test, size of the images
 INPUTS = {"cifar": ((50_000, 2_000), (32, 32)), "jpeg": ((16_384, 1_024), (500, 375))}
+# Random changes that a GPU run is likely to have; made by the batch on the device, and by Pillow on the host.
+CHANGES = {"crop": [0.6, 1.0], "flip": 0.5, "color_jitter": 0.4, "erasing": 0.25}
 # Dense bf16 products, FLOP/s, as the makers state them.
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "4090": 165e12}
 
@@ -64,6 +66,11 @@ def _contest(scale: str, work: Path, model: str, images: str, strategy: str) -> 
     runs: list[Contestant] = [ours, plain, bare, synthetic]
     if strategy == "head":
         runs.insert(1, problem.ours("ours, another head", work / scale, "model.head=cosine", warm=True))
+    if strategy == "full":
+        runs += [
+            problem.ours(f"ours, changed on the {place}", work / scale, augment=CHANGES, augment_on=on)
+            for place, on in (("device", "device"), ("host", "samples"))
+        ]
     if strategy != "lora":  # timm has none
         model_flag = [] if toy and model == "vit" else ["--model", "resnet18" if toy else architecture]
         flags = ("--amp", "--channels-last", "--workers", workers, *model_flag)
@@ -84,7 +91,10 @@ def _bars(model: str, images: str, strategy: str) -> tuple[Bar, ...]:
     )
     if strategy == "lora":
         return (share,)
-    return share, Bar("images a second over timm's", "ours", "samples_per_second", "timm", at_least=1)
+    over_timm = Bar("images a second over timm's", "ours", "samples_per_second", "timm", at_least=1)
+    words = "images a second, changed at random on the device, over changed on the host"
+    places = ("ours, changed on the device", "samples_per_second", "ours, changed on the host")
+    return share, over_timm, Bar(words, *places, at_least=1)
 
 
 def _facts(checkpoint: Path, side: int, strategy: str) -> dict[str, Any]:

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-_ROWS = 8192  # rows handled at once, so that float64 copies stay small beside the logits
+_CELLS = 2**20  # numbers handled at once, so that float64 copies stay small beside the logits
+
+
+def parts_of(values: np.ndarray, cells: int = _CELLS) -> Iterator[slice]:
+    """Rows of values (N, ...) to be handled at once, one run of neighbours after the other."""
+    rows = max(1, cells // max(1, values[:1].size))
+    for start in range(0, len(values), rows):
+        yield slice(start, start + rows)
+
+
+def all_finite(values: np.ndarray) -> bool:
+    """Whether no value is NaN or infinite."""
+    return all(bool(np.isfinite(values[rows]).all()) for rows in parts_of(values))
 
 
 def log_normalizer(logits: np.ndarray) -> np.ndarray:
     """Log of the sum of exponentials of each row of logits (N, C), float64 (N,)."""
     out = np.empty(len(logits))
-    for start in range(0, len(logits), _ROWS):
-        rows = logits[start : start + _ROWS].astype(np.float64)
+    for part in parts_of(logits):
+        rows = logits[part].astype(np.float64)
         top = rows.max(axis=1)
-        out[start : start + _ROWS] = top + np.log(np.exp(rows - top[:, None]).sum(axis=1))
+        out[part] = top + np.log(np.exp(rows - top[:, None]).sum(axis=1))
     return out
 
 
@@ -30,10 +44,15 @@ def probabilities(logits: np.ndarray, problem_type: str) -> np.ndarray:
     """
     if problem_type == "regression":
         return np.asarray(logits, dtype=np.float32)
-    if problem_type == "single_label_classification":
-        return np.exp(logits - log_normalizer(logits)[:, None]).astype(np.float32)
-    small = np.exp(-np.abs(logits.astype(np.float64)))  # of either sign without overflow
-    return np.where(logits >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
+    found = np.empty(logits.shape, dtype=np.float32)
+    for part in parts_of(logits):
+        rows = logits[part]
+        if problem_type == "single_label_classification":
+            found[part] = np.exp(rows - log_normalizer(rows)[:, None])
+        else:
+            small = np.exp(-np.abs(rows.astype(np.float64)))  # of either sign without overflow
+            found[part] = np.where(rows >= 0, 1 / (1 + small), small / (1 + small))
+    return found
 
 
 def predictions(logits: np.ndarray, problem_type: str) -> np.ndarray:

@@ -18,7 +18,7 @@ SCRIPTS = {
     "text": ["ours", "plain, dynamic padding, bf16", "bare"],
     "whole_cifar": ["ours"],
     "startup_memory": ["ours", "ours, accelerate launch", "plain"],
-    "gpu": ["ours", "bare, synthetic data", "timm"],
+    "gpu": ["ours", "ours, changed on the device", "bare, synthetic data", "timm"],
 }
 IN_CI = ("freeze", "gpu")  # the others take as long again
 CONTESTS = {"full": "full-vit", "startup_memory": "startup", "gpu": "gpu-vit-cifar-full"}

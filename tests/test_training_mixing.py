@@ -189,7 +189,7 @@ def test_what_is_changed_is_said():
 def test_texts_are_said_to_be_changed_as_texts_are():
     from types import SimpleNamespace
 
-    from hf_finetune.training.setup import image_augment
+    from hf_finetune.training.random_changes import image_augment
 
     texts = Recipe(
         task="text-classification",

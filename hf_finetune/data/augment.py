@@ -96,38 +96,52 @@ def random_box(
     return 0.0, 0.0, float(width), float(height)
 
 
+def drawn_place(width: int, height: int, augment: ImageAugment, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """What `pad_crop`, `flip` and `vertical_flip` do to an image: pixels down and across, mirrored, upside down."""
+    down = across = 0
+    if augment.pad_crop:
+        most = [round(augment.pad_crop * side / _PAD_UNIT) for side in (width, height)]
+        across, down = (int(rng.integers(-pad, pad + 1)) for pad in most)
+    mirrored = augment.flip and rng.random() < augment.flip
+    upside_down = augment.vertical_flip and rng.random() < augment.vertical_flip
+    return down, across, int(mirrored), int(upside_down)
+
+
 def shifted_and_mirrored(
     image: Image.Image, augment: ImageAugment, outside: tuple[int, ...], rng: np.random.Generator
 ) -> Image.Image:
     """`pad_crop`, `flip` and `vertical_flip` of an image; what comes in from outside has the colour `outside`."""
+    down, across, mirrored, upside_down = drawn_place(image.width, image.height, augment, rng)
     if augment.pad_crop:
-        most = [round(augment.pad_crop * side / _PAD_UNIT) for side in image.size]
         moved = Image.new(image.mode, image.size, outside)
-        across, down = (int(rng.integers(-pad, pad + 1)) for pad in most)
         moved.paste(image, (across, down))
         image = moved
-    if augment.flip and rng.random() < augment.flip:
+    if mirrored:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if augment.vertical_flip and rng.random() < augment.vertical_flip:
+    if upside_down:
         image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
     return image
 
 
 def operations_of(augment: ImageAugment, final: FinalPixels) -> list[Operation]:
     """The operations on PIL images that a recipe names, in its order; they draw from torch's global generator."""
+    return [make() for name, make in makers_of(augment, final).items() if getattr(augment, name)]
+
+
+def makers_of(augment: ImageAugment, final: FinalPixels) -> dict[str, Callable[[], Any]]:
+    """What makes each operation on PIL images, by the names of the recipe, in its order."""
     fill = list(final.mean_color)
     smooth: Any = {"interpolation": v2.InterpolationMode.BILINEAR, "fill": fill}
     jitter = augment.color_jitter
-    named: list[tuple[object, Callable[[], Operation]]] = [
-        (augment.rotation, lambda: v2.RandomRotation(augment.rotation, **smooth)),
-        (jitter, lambda: v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter)),
-        (augment.grey, lambda: v2.RandomGrayscale(augment.grey)),
-        (augment.blur, lambda: RandomBlur(augment.blur)),
-        (augment.rand_augment, lambda: v2.RandAugment(magnitude=augment.rand_augment, **smooth)),
-        (augment.trivial_augment, lambda: v2.TrivialAugmentWide(**smooth)),
-        (augment.aug_mix, lambda: v2.AugMix(severity=augment.aug_mix, **smooth)),
-    ]
-    return [make() for strength, make in named if strength]
+    return {
+        "rotation": lambda: v2.RandomRotation(augment.rotation, **smooth),
+        "color_jitter": lambda: v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter),
+        "grey": lambda: v2.RandomGrayscale(augment.grey),
+        "blur": lambda: RandomBlur(augment.blur),
+        "rand_augment": lambda: v2.RandAugment(magnitude=augment.rand_augment, **smooth),
+        "trivial_augment": lambda: v2.TrivialAugmentWide(**smooth),
+        "aug_mix": lambda: v2.AugMix(severity=augment.aug_mix, **smooth),
+    }
 
 
 class RandomBlur:
@@ -138,8 +152,11 @@ class RandomBlur:
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """An image of any size."""
+        radius = self.radius()
+        return image.filter(ImageFilter.GaussianBlur(radius)) if radius else image
+
+    def radius(self) -> float:
+        """Of the next image's blur, in pixels; 0 for none."""
         chance, place = torch.rand(2).tolist()
-        if chance >= self.chance:
-            return image
         least, most = _BLUR_RADII
-        return image.filter(ImageFilter.GaussianBlur(least + (most - least) * place))
+        return float(least + (most - least) * place) if chance < self.chance else 0.0

@@ -12,17 +12,24 @@ from PIL import Image
 
 from hf_finetune.data.augment import Augmentation
 from hf_finetune.data.bands import Pixels, channels_of, check_channels, decode_channels, pixels_of
+from hf_finetune.data.batched_changes import CHANGES, Changes
+from hf_finetune.data.batched_draws import BatchedAugmentation
 from hf_finetune.data.epoch import Epoch
 from hf_finetune.data.levels import NORMALIZATION, Levels
 from hf_finetune.data.pixel_store import PixelStore
 from hf_finetune.errors import UserError
 from hf_finetune.recipes.schema import ImageAugment
 
-Sample = dict[str, torch.Tensor]
+Sample = dict[str, Any]
 
 
 def image_samples(
-    split: Dataset, processor: Any, *, augment: ImageAugment | None = None, seed: int = 0
+    split: Dataset,
+    processor: Any,
+    *,
+    augment: ImageAugment | None = None,
+    seed: int = 0,
+    on_device: bool = False,
 ) -> ImageSamples:
     """A torch data set of {"pixel_values", "normalization", "labels"} in the order of the split.
 
@@ -36,6 +43,8 @@ def image_samples(
         processor: an image processor of transformers, TimmWrapper's included.
         augment: how training samples are changed.
         seed: with the epoch and the row's id it decides a change.
+        on_device: whether the samples are changed by `normalized`, a batch in one pass; they bring what was drawn for
+            them. Not with `aug_mix`.
 
     Raises:
         UserError: augmentation is asked for, but the processor has other than 3 channels, no fixed output size or does
@@ -46,13 +55,14 @@ def image_samples(
             f"data.augment changes images of 3 channels, and the checkpoint's processor takes {channels}: "
             "say data.augment=none."
         )
-    return ImageSamples(split, processor, None if augment is None else Augmentation(augment, processor, seed))
+    way = BatchedAugmentation if on_device else Augmentation
+    return ImageSamples(split, processor, None if augment is None else way(augment, processor, seed))
 
 
 class ImageSamples(torch.utils.data.Dataset[Sample]):
     """See `image_samples`."""
 
-    def __init__(self, split: Dataset, processor: Any, augmentation: Augmentation | None) -> None:
+    def __init__(self, split: Dataset, processor: Any, augmentation: Augmentation | BatchedAugmentation | None) -> None:
         self.split = split.with_format(None)
         self.preprocessing = Preprocessing(processor)
         self.channels = self.preprocessing.channels
@@ -77,20 +87,36 @@ class ImageSamples(torch.utils.data.Dataset[Sample]):
         if self.augmentation is None:
             samples = self._unchanged(indices, rows["image"])
         else:
-            images = [self._decoded(index, value) for index, value in zip(indices, rows["image"], strict=True)]
-            samples = self.augmentation(images, int(self._epoch), rows["id"])
+            samples = self._changed(self.augmentation, indices, rows["image"], rows["id"])
         if "label" in rows:
             for sample, label in zip(samples, rows["label"], strict=True):
                 sample["labels"] = label_tensor(label)
         return samples
 
-    def _decoded(self, index: int, value: Any) -> Image.Image:
-        """An image to be changed; kept as it was decoded."""
+    def _changed(
+        self,
+        augmentation: Augmentation | BatchedAugmentation,
+        indices: Sequence[int],
+        values: Sequence[Any],
+        ids: Sequence[int],
+    ) -> list[Sample]:
+        """Images changed at random, or with what was drawn for them."""
+        epoch = int(self._epoch)
+        if isinstance(augmentation, BatchedAugmentation) and augmentation.of_levels:
+            placed = zip(self._unchanged(indices, values), ids, strict=True)
+            return [{**sample, CHANGES: augmentation.changes(epoch, row)} for sample, row in placed]
+        images = [self._decoded(index, value) for index, value in zip(indices, values, strict=True)]
+        if isinstance(augmentation, BatchedAugmentation):
+            return augmentation.of_decoded([np.asarray(image) for image in images], epoch, ids)
+        shown = [Image.fromarray(image) if isinstance(image, np.ndarray) else image for image in images]
+        return augmentation(shown, epoch, ids)
+
+    def _decoded(self, index: int, value: Any) -> Pixels:
+        """An image to be changed: uint8 (height, width, 3) as it was kept, or new."""
         assert self.store is not None
-        kept = self.store.get(index)
-        if kept is not None:
-            return Image.fromarray(kept)
-        image: Any = decode_channels(value, self.channels)
+        if (kept := self.store.get(index)) is not None:
+            return kept
+        image = decode_channels(value, self.channels)
         self.store.put(index, np.asarray(image))
         return image
 
@@ -148,6 +174,8 @@ def collate_images(samples: Sequence[Sample]) -> Sample:
     Raises:
         UserError: the images differ in size.
     """
+    if CHANGES in samples[0]:
+        return _with_changes(samples)
     shapes = {tuple(sample["pixel_values"].shape) for sample in samples}
     if len(shapes) > 1:
         raise UserError(
@@ -158,6 +186,18 @@ def collate_images(samples: Sequence[Sample]) -> Sample:
         name: value if name == NORMALIZATION else _stacked([sample[name] for sample in samples])
         for name, value in samples[0].items()
     }
+
+
+def _with_changes(samples: Sequence[Sample]) -> Sample:
+    """Samples that are changed on the device: images of several sizes share a batch, each in the upper left corner."""
+    plain = [{name: value for name, value in sample.items() if name != CHANGES} for sample in samples]
+    largest = [max(sample["pixel_values"].shape[side] for sample in samples) for side in (1, 2)]
+    for sample in plain:
+        pixels = sample["pixel_values"]
+        if list(pixels.shape[1:]) != largest:
+            sample["pixel_values"] = pixels.new_zeros(*largest, 3).permute(2, 0, 1)
+            sample["pixel_values"][:, : pixels.shape[1], : pixels.shape[2]] = pixels
+    return {**collate_images(plain), CHANGES: Changes.of([sample[CHANGES] for sample in samples])}
 
 
 def _stacked(parts: list[torch.Tensor]) -> torch.Tensor:

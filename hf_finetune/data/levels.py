@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from hf_finetune.data.batched_changes import CHANGES
 from hf_finetune.data.final_pixels import NORMALIZATION, FinalPixels
 from hf_finetune.errors import UserError
 
@@ -70,14 +71,21 @@ class Levels:
 
 
 def normalized(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """A batch as models take it: pixel_values (N, C, H, W) float32 on the device of the levels; texts as they are."""
+    """A batch as models take it: pixel_values (N, C, H, W) float32 on the device of the levels; texts as they are.
+
+    Images that bring random changes with them are changed first, in one pass.
+    """
     batch = dict(inputs)
-    line = batch.pop(NORMALIZATION, None)
-    if line is not None:
-        scale, offset = line.to(batch["pixel_values"].device).view(2, -1, 1, 1).unbind()
-        # Planes whatever the layout: a model takes the layout of its input, and not every one is faster for it.
-        planes = batch["pixel_values"].to(torch.float32, memory_format=torch.contiguous_format)
-        batch["pixel_values"] = planes.mul_(scale).add_(offset)
+    line, changes = batch.pop(NORMALIZATION, None), batch.pop(CHANGES, None)
+    if line is None:
+        return batch
+    scale, offset = line.to(batch["pixel_values"].device).view(2, -1, 1, 1).unbind()
+    if changes is not None:
+        batch["pixel_values"] = changes(batch["pixel_values"], scale, offset)
+        return batch
+    # Planes whatever the layout: a model takes the layout of its input, and not every one is faster for it.
+    planes = batch["pixel_values"].to(torch.float32, memory_format=torch.contiguous_format)
+    batch["pixel_values"] = planes.mul_(scale).add_(offset)
     return batch
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_finetune.evaluation.statistic import Statistic, divide, mean_of, mean_over_classes
-from hf_finetune.outputs import confidence, log_normalizer
+from hf_finetune.outputs import confidence, log_normalizer, parts_of
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -33,9 +33,13 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> Statistic:
 
 def top5_accuracy(logits: np.ndarray, labels: np.ndarray) -> Statistic:
     """Share of samples whose label is among the five largest logits; ties as in sklearn."""
-    own = np.take_along_axis(logits, labels[:, None], axis=1)
-    ahead = (logits > own) | ((logits == own) & (np.arange(logits.shape[1]) > labels[:, None]))
-    return mean_of(ahead.sum(axis=1) < 5)
+    found = np.empty(len(labels), dtype=bool)
+    for part in parts_of(logits):
+        rows, label = logits[part], labels[part, None]
+        own = np.take_along_axis(rows, label, axis=1)
+        ahead = (rows > own) | ((rows == own) & (np.arange(rows.shape[1]) > label))
+        found[part] = ahead.sum(axis=1) < 5
+    return mean_of(found)
 
 
 def log_loss(logits: np.ndarray, labels: np.ndarray) -> Statistic:
@@ -108,7 +112,7 @@ def micro_f1(logits: np.ndarray, labels: np.ndarray) -> Statistic:
 def _decisions(logits: np.ndarray, labels: np.ndarray) -> tuple[csr_array, csr_array]:
     from scipy.sparse import csr_array
 
-    return csr_array((labels > 0.5).T.astype(float)), csr_array((logits > 0).T.astype(float))
+    return csr_array((labels > 0.5).T).astype(float), csr_array((logits > 0).T).astype(float)
 
 
 def multi_macro_f1(logits: np.ndarray, labels: np.ndarray) -> Statistic:

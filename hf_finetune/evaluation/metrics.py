@@ -12,6 +12,7 @@ from hf_finetune.errors import UserError
 from hf_finetune.evaluation import measures, measures_of_numbers
 from hf_finetune.evaluation.external import PREFIX, external_measure, external_problem
 from hf_finetune.evaluation.statistic import Measure, Statistic
+from hf_finetune.outputs import all_finite
 from hf_finetune.recipes.metric_names import METRIC_NAMES
 
 if TYPE_CHECKING:
@@ -141,12 +142,12 @@ def compute_metrics(
         name: float(statistic(once)[0])
         for name, statistic in statistics_of(logits, labels, problem_type, names, trust_remote_code).items()
     }
-    return values if np.isfinite(logits).all() else dict.fromkeys(values, float("nan"))
+    return values if all_finite(logits) else dict.fromkeys(values, float("nan"))
 
 
 def undefined_because(name: str, logits: np.ndarray) -> str:
     """Why a metric has no value on these samples."""
-    if not np.isfinite(logits).all():
+    if not all_finite(logits):
         return "the model's outputs hold NaN or infinite numbers"
     return _UNDEFINED.get(name, "the metric returned no number")
 
@@ -163,7 +164,7 @@ def statistics_of(
     if complaints:
         raise UserError("\n".join(complaints))
     # Sums of a diverged model's outputs would warn without end; the values are replaced by NaN anyway.
-    logits = logits if np.isfinite(logits).all() else np.zeros_like(logits)
+    logits = logits if all_finite(logits) else np.zeros_like(logits)
     found: dict[str, Statistic] = {}
     for name in names:
         if name.startswith(PREFIX):

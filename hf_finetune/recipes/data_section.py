@@ -129,6 +129,11 @@ class Data(Section):
         description="Changes of the training samples, by name and strength, such as {pad_crop: 4, flip: 0.5}. "
         "basic: random resized crop and flip of images; auto: basic where the backbone learns from natural images.",
     )
+    augment_on: Literal["auto", "device", "samples"] = Field(
+        "auto",
+        description="Where training images are changed: on the device that trains, a batch in one pass, or sample by "
+        "sample on the CPU, by Pillow. auto: device on CUDA, except with aug_mix; else samples.",
+    )
     mixup: NotNegative = Field(0.0, description="Alpha of mixup (Zhang et al. 2018, arXiv:1710.09412); 0 is none.")
     cutmix: NotNegative = Field(0.0, description="Alpha of CutMix (Yun et al. 2019, arXiv:1905.04899); 0 is none.")
     max_length: PositiveInt | None = Field(None, description="Tokens kept of a text; the model's limit if left out.")

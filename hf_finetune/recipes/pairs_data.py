@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 def faults_of_data(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """(path, message) of every fault."""
     yield from _augment(recipe)
+    yield from _augment_on(recipe)
     yield from _mixing(recipe)
     yield from _windows(recipe)
     if recipe.task == "text-classification" and recipe.evaluation.tta != "none":
@@ -34,6 +35,18 @@ def _augment(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if isinstance(augment, ImageAugment) and augment.crop and augment.crop[0] > augment.crop[1]:
         least, most = augment.crop
         yield "data.augment.crop", f"[{least:g}, {most:g}]: the smallest share comes first, as in [{most:g}, {least:g}]"
+
+
+def _augment_on(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    data = recipe.data
+    if data.augment_on == "auto":
+        return
+    if recipe.task == "text-classification":
+        yield "data.augment_on", f"says where images are changed, and the task is {recipe.task}: remove it"
+    elif data.augment == "none":
+        yield "data.augment_on", "nothing changes images here (data.augment=none): remove it, or name changes"
+    elif data.augment_on == "device" and isinstance(data.augment, ImageAugment) and data.augment.aug_mix:
+        yield "data.augment_on", "aug_mix has no form for a whole batch: use samples, or remove aug_mix"
 
 
 def _named(section: type[ImageAugment] | type[TextAugment]) -> str:

@@ -30,6 +30,8 @@ from hf_finetune.training.loss_terms import (
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
+_CELLS = 2**24  # logits whose loss is computed at once
+
 
 def loss_function(problem_type: ProblemType, label_smoothing: float = 0.0) -> Loss:
     """The plain loss of logits (N, C) and labels, averaged over the batch.
@@ -43,6 +45,18 @@ def loss_function(problem_type: ProblemType, label_smoothing: float = 0.0) -> Lo
     if problem_type == "single_label_classification":
         return partial(_cross_entropy, label_smoothing=label_smoothing)
     return _multi_label if problem_type == "multi_label_classification" else _squared_error
+
+
+def mean_loss(loss: Loss, logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """A plain loss of all rows, logits (N, C), with copies of a part of them at a time.
+
+    Up to some 16 million numbers they are one part, and the mean is torch's own to the last bit.
+    """
+    rows = max(1, _CELLS // max(1, logits[:1].numel()))
+    if len(logits) <= rows:
+        return loss(logits, labels).item()
+    parts = zip(logits.split(rows), labels.split(rows), strict=True)
+    return sum(loss(some, theirs).item() * len(some) for some, theirs in parts) / len(logits)
 
 
 def training_loss(

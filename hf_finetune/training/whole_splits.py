@@ -36,20 +36,43 @@ class WholeSplits(Trainer):
             # BatchNorm statistics differ from rank to rank; those of rank 0 are the ones that get saved.
             for buffer in self.model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
-        order = longest_first(dataloader.dataset)
-        back, compute = np.argsort(order), getattr(self, "compute_metrics", None)
-        if compute is None or np.array_equal(order, np.arange(len(order))):
-            return super().evaluation_loop(dataloader, *args, **kwargs)
+        order, compute = longest_first(dataloader.dataset), getattr(self, "compute_metrics", None)
+        whole: dict[str, Any] = {}
+
+        def join(predictions: Any, label_ids: Any) -> None:
+            whole["predictions"], whole["label_ids"] = in_order(predictions, order), in_order(label_ids, order)
 
         def of_the_split(found: EvalPrediction) -> dict[str, float]:
-            return compute(EvalPrediction(found.predictions[back], found.label_ids[back]))  # type: ignore[index]
+            join(found.predictions, found.label_ids)
+            return compute(EvalPrediction(**whole))  # type: ignore[misc]
 
-        self.compute_metrics = of_the_split
+        # Left to itself the Trainer copies all that it has every few batches: of N rows some N squared.
+        joined = self.args.eval_do_concat_batches
+        self.args.eval_do_concat_batches = False
+        self.compute_metrics = None if compute is None else of_the_split
         try:
             found: Any = super().evaluation_loop(dataloader, *args, **kwargs)
         finally:
-            self.compute_metrics = compute
-        return found._replace(predictions=found.predictions[back], label_ids=found.label_ids[back])
+            self.args.eval_do_concat_batches, self.compute_metrics = joined, compute
+        if not whole:
+            join(found.predictions, found.label_ids)
+        return found._replace(**whole)
+
+
+def in_order(parts: list[np.ndarray] | None, order: np.ndarray) -> np.ndarray | None:
+    """Rows that came in the order of their numbers (N,), as one array in the split's own order.
+
+    The parts are taken out of their list one by one, so that there is never more than the whole and one of them.
+    """
+    if not parts:
+        return None
+    found = np.empty((len(order), *parts[0].shape[1:]), parts[0].dtype)
+    end = len(order)
+    while parts:
+        part = parts.pop()
+        found[order[end - len(part) : end]] = part
+        end -= len(part)
+    return found
 
 
 class InOrder(torch.utils.data.Sampler[int]):
