@@ -18,6 +18,7 @@ from hf_finetune.recipes.schema import Recipe
 from hf_finetune.recipes.staging import is_staged, total_epochs
 from hf_finetune.training.optimizers import plain_optimizer
 from hf_finetune.training.precision import Precision, launcher_shards_the_model
+from hf_finetune.training.reporting import check_reporting
 
 if TYPE_CHECKING:
     from hf_finetune.data import TaskData
@@ -62,6 +63,7 @@ def build_arguments(recipe: Recipe, learning_rate: float, checkpoints: Path, pre
         arguments = TrainingArguments(**chosen | ours)
     except (ValueError, TypeError, ImportError, RuntimeError) as fault:
         raise UserError(f"training: transformers refuses these arguments: {fault}") from fault
+    check_reporting(list(arguments.report_to))
     if arguments.n_gpu > 1:
         say(f"One process sees {arguments.n_gpu} GPUs and uses one; `accelerate launch --multi_gpu` uses all.")
         arguments._n_gpu = 1

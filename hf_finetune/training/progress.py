@@ -1,7 +1,8 @@
-"""What a person sees while training runs: one bar with loss and metric, one line an evaluation."""
+"""What a person sees while training runs: on a terminal a live table, in a notebook a bar, in a file plain lines."""
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -9,10 +10,11 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_finetune.console import say
+from hf_finetune.training.live_table import Evaluation, LiveTable
 
 
 class Progress(TrainerCallback):
-    """A progress bar on rank 0, and a line for each evaluation.
+    """A table or a progress bar on rank 0, and a line for each evaluation.
 
     Args:
         best_metric: name of the validation metric that chooses the checkpoint.
@@ -21,13 +23,17 @@ class Progress(TrainerCallback):
     def __init__(self, best_metric: str) -> None:
         self.best_metric = best_metric
         self.bar: Any = None
+        self.table: LiveTable | None = None
         self.shown: dict[str, str] = {}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Open the bar at the step where training starts or goes on."""
-        if state.is_world_process_zero:
+        if state.is_world_process_zero and _at_a_terminal():
+            self.table = LiveTable(self.best_metric, state.max_steps, state.global_step)
+            self.table.open()
+        elif state.is_world_process_zero:
             # A file or a pipe gets the evaluation lines alone.
             self.bar = tqdm(
                 total=state.max_steps,
@@ -40,12 +46,16 @@ class Progress(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the bar."""
+        if self.table is not None:
+            self.table.step(state.global_step)
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Show the latest training loss in the bar."""
         logs = kwargs.get("logs") or {}
+        if self.table is not None and "loss" in logs:
+            self.table.loss(logs["loss"])
         if self.bar is not None and "loss" in logs:
             self.shown["loss"] = f"{logs['loss']:.4f}"
             self.bar.set_postfix(self.shown)
@@ -54,13 +64,18 @@ class Progress(TrainerCallback):
         """Print the validation scores; the Trainer decides only afterwards whether they are the best."""
         metrics = kwargs.get("metrics") or {}
         value = metrics.get(f"eval_{self.best_metric}")
-        if self.bar is None or value is None:
+        if value is None or (self.bar is None and self.table is None):
             return
-        self.shown[self.best_metric] = f"{value:.4f}"
-        self.bar.set_postfix(self.shown)
         best = state.best_metric is None or (value > state.best_metric) == bool(args.greater_is_better)
         better = state.best_metric is None or (value != state.best_metric and best)
         loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
+        if self.table is not None:
+            training = "" if loss is None else f"{loss:.4f}"
+            row = (f"{state.epoch or 0:.3g}", f"{state.global_step:,}", training, f"{metrics['eval_loss']:.4f}")
+            self.table.evaluated(Evaluation(*row, f"{value:.4f}", better or state.best_metric is None))
+            return
+        self.shown[self.best_metric] = f"{value:.4f}"
+        self.bar.set_postfix(self.shown)
         training = "" if loss is None else f"  training loss {loss:.4f}"
         end = f"step {state.global_step} of {state.max_steps}"
         if args.max_steps <= 0:
@@ -76,7 +91,15 @@ class Progress(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Close the bar."""
+        """Close the table or the bar."""
+        if self.table is not None:
+            self.table.close()
+            self.table = None
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+def _at_a_terminal() -> bool:
+    """Whether a table can be drawn again and again in its place."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb") and "ipykernel" not in sys.modules

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +31,13 @@ class Report:
         metrics: `train`, `validation` and `test`, as metrics.json holds them.
         test_logits: (N, C), in the order of the test split; None without a test split.
         test_labels: (N,) or (N, C).
+        history: the Trainer's log: losses, rates and validation scores, step by step.
     """
 
     metrics: dict[str, dict[str, Any]]
     test_logits: np.ndarray | None
     test_labels: np.ndarray | None
+    history: list[dict[str, Any]] = field(default_factory=list)
 
     def in_words(self, folder: Path) -> str:
         """The last lines of a run: each test metric with its interval."""
@@ -71,15 +73,16 @@ def score(
         "train": outcome.facts() if isinstance(outcome, Fitted) else _training_facts(trainer, outcome),
         "validation": _scores_of(validation.metrics, "validation") | {"samples": len(validation.predictions)},
     }
+    history = [] if isinstance(outcome, Fitted) else list(trainer.state.log_history)
     if samples.test is None:
-        return Report(metrics, None, None)
+        return Report(metrics, None, None, history)
     test = trainer.predict(samples.test, metric_key_prefix="test")
     metrics["test"] = {
         "loss": test.metrics["test_loss"],
         **_test_scores(recipe, task, test.predictions, test.label_ids, trust_remote_code),
         "samples": len(test.predictions),
     }
-    return Report(metrics, test.predictions, test.label_ids)
+    return Report(metrics, test.predictions, test.label_ids, history)
 
 
 def _test_scores(
@@ -121,5 +124,6 @@ def _training_facts(trainer: FinetuneTrainer, outcome: TrainOutput) -> dict[str,
         "time": trainer.pace.facts(),
         **({"task_weights": trainer.balance.now()} if trainer.balance else {}),
         **({"average": trainer.kept} if trainer.kept else {}),
+        **({"sweep": trainer.prefix.swept} if trainer.prefix is not None and trainer.prefix.swept else {}),
         **({"teacher": trainer.distillation.score} if trainer.distillation else {}),
     }

@@ -1,0 +1,127 @@
+"""The test answers of each task of a run, as numbers: from a run that is ending, or from its predictions.parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hf_finetune.outputs import probabilities
+
+if TYPE_CHECKING:
+    from hf_finetune.data import LabelSpace
+
+SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class TaskAnswers:
+    """One task's labels and answers on the test rows that have its label.
+
+    Args:
+        name: of the task; empty where a run has one.
+        problem: transformers' word for the kind of answer.
+        names: of the classes, labels or targets.
+        rows: (N,) places in the test split.
+        ids: (N,) numbers in the source split.
+        truth: (N,) class numbers; (N, C) of 0 and 1; (N, T) numbers.
+        scores: (N, C) probabilities; (N, T) numbers.
+        outputs: where the task is among the model's outputs.
+    """
+
+    name: str
+    problem: str
+    names: tuple[str, ...]
+    rows: np.ndarray
+    ids: np.ndarray
+    truth: np.ndarray
+    scores: np.ndarray
+    outputs: slice = field(default_factory=lambda: slice(None))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def decided(self) -> np.ndarray:
+        """(N,) class numbers; (N, C) of 0 and 1; (N, T) numbers."""
+        if self.problem == SINGLE:
+            return self.scores.argmax(axis=1)
+        return (self.scores > 0.5).astype(np.int64) if self.problem == MULTI else self.scores
+
+    @property
+    def logits(self) -> np.ndarray:
+        """(N, C) that give these probabilities, as the metrics take them."""
+        if self.problem == REGRESSION:
+            return self.scores
+        safe = np.clip(self.scores.astype(np.float64), _TINY, None)
+        return np.log(safe) if self.problem == SINGLE else np.log(safe) - np.log(np.clip(1 - safe, _TINY, None))
+
+    def part(self, places: np.ndarray) -> TaskAnswers:
+        """The same of some of the rows."""
+        rows, ids, truth, scores = (a[places] for a in (self.rows, self.ids, self.truth, self.scores))
+        return TaskAnswers(self.name, self.problem, self.names, rows, ids, truth, scores, self.outputs)
+
+
+def answers_of(test: Any, logits: np.ndarray, labels: LabelSpace) -> list[TaskAnswers]:
+    """Of a run that is ending: its test split, logits (N, C) and labels."""
+    ids, targets = np.asarray(test["id"][:]), test["label"][:]
+    places = np.arange(len(ids))
+    if not labels.tasks:
+        truth = _truth(labels.problem_type, targets)
+        scores = probabilities(np.ascontiguousarray(logits), labels.problem_type)
+        return [TaskAnswers("", labels.problem_type, labels.names, places, ids, truth, scores)]
+    packed = np.asarray(targets, dtype=np.float64)
+    found = []
+    for part in labels.tasks:
+        rows = np.flatnonzero(part.labelled(packed))
+        kind = part.space.problem_type
+        own = np.ascontiguousarray(logits[rows][:, part.outputs])
+        truth = _truth(kind, part.of(packed[rows]))
+        scores = probabilities(own, kind)
+        found.append(TaskAnswers(part.name, kind, part.space.names, rows, ids[rows], truth, scores, part.outputs))
+    return found
+
+
+def read_answers(path: Path, tasks: Sequence[dict[str, Any]]) -> list[TaskAnswers]:
+    """Of a finished run.
+
+    Args:
+        path: predictions.parquet.
+        tasks: of each "name" (empty where there is one task) and "problem".
+    """
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    kept = json.loads((table.schema.metadata or {}).get(b"label_names", b"[]"))
+    ids = table["id"].to_numpy()
+    found, start = [], 0
+    for task in tasks:
+        prefix = f"{task['name']}_" if task["name"] else ""
+        names = tuple(kept[task["name"]] if task["name"] else kept)
+        labels = table[f"{prefix}label"].to_pylist()
+        rows = np.array([place for place, label in enumerate(labels) if label is not None], dtype=np.int64)
+        column = "prediction" if task["problem"] == REGRESSION else "probabilities"
+        values = table[f"{prefix}{column}"].to_pylist()
+        scores = np.array([values[row] for row in rows], dtype=np.float64).reshape(len(rows), -1)
+        truth = _truth(task["problem"], [_encoded(labels[row], task["problem"], names) for row in rows])
+        outputs = slice(start, start + len(names))
+        start += len(names)
+        found.append(TaskAnswers(task["name"], task["problem"], names, rows, ids[rows], truth, scores, outputs))
+    return found
+
+
+def _encoded(label: Any, problem: str, names: tuple[str, ...]) -> Any:
+    if problem == SINGLE:
+        return names.index(label)
+    return [float(name in label) for name in names] if problem == MULTI else label
+
+
+def _truth(problem: str, targets: Any) -> np.ndarray:
+    if problem == SINGLE:
+        return np.asarray(targets, dtype=np.int64)
+    return np.asarray(targets, dtype=np.float64).reshape(len(targets), -1)

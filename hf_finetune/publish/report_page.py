@@ -1,0 +1,70 @@
+"""The page from what is known of its runs: template, style and script put into one file, names and texts inert."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_FOLDER = Path(__file__).parent / "templates"
+LIMIT = 5_000_000  # bytes: more is too much for a page that is mailed and opened on a phone
+
+
+def render(runs: Sequence[dict[str, Any]], compared: dict[str, Any] | None) -> str:
+    """The whole page.
+
+    Text from data and labels is escaped by the template; a policy in the page's head lets no script run but its own
+    and lets nothing be loaded. Where it would be too large, every gallery is halved until it is not.
+
+    Args:
+        runs: from `report_view.view_of`.
+        compared: from `report_compare.compared`, where there are several.
+    """
+    page = _rendered(runs, compared)
+    most = max((len(g["items"]) for run in runs for t in run["tasks"] if t["gallery"] for g in t["gallery"]["groups"]),
+               default=0)  # fmt: skip
+    while len(page.encode()) > LIMIT and most > 0:
+        most //= 2
+        for run in runs:
+            for task in run["tasks"]:
+                for group in (task["gallery"] or {"groups": []})["groups"]:
+                    group["items"] = group["items"][:most]
+        page = _rendered(runs, compared)
+    return page
+
+
+def _rendered(runs: Sequence[dict[str, Any]], compared: dict[str, Any] | None) -> str:
+    from jinja2 import Environment, FileSystemLoader
+    from markupsafe import Markup
+
+    environment = Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    style, script = ((_FOLDER / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    # Both are our own files, the only text that goes in unescaped beside the charts, which escape for themselves.
+    return (
+        environment.get_template("report.html")
+        .render(
+            runs=runs,
+            compared=compared,
+            title=" · ".join(run["name"] for run in runs),
+            sections=_sections(runs, compared),
+            style=Markup(style),
+            script=Markup(script),
+            digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )
+        .lstrip()
+    )
+
+
+def _sections(runs: Sequence[dict[str, Any]], compared: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if compared:
+        return [("scores", "Scores"), *([("curves", "Learning")] if compared["figures"] else []),
+                ("settings", "What differs")]  # fmt: skip
+    run = runs[0]
+    found = [("score", "Score")]
+    found += [("curves", "Learning")] if run["figures"] else []
+    found += [(f"task{place + 1}", task["name"] or "Test split") for place, task in enumerate(run["tasks"])]
+    found += [("how", "How")]
+    found += [("data", "Data")] if run["data"]["rows"] else []
+    return [*found, ("recipe", "Recipe")]
