@@ -40,6 +40,9 @@ Other verbs (--help tells more):
   hf-finetune doctor recipe=NAME [key=value ...]          what is the matter with the data, before you train
   hf-finetune evaluate RUN_OR_MODEL data.dataset=...      score a finished model on other data
   hf-finetune predict RUN_OR_MODEL INPUT... [--out FILE]  label files, folders, tables or text
+  hf-finetune push RUN --repo OWNER/NAME [--private]      a finished run to the Hub: model, card, recipe, scores
+  hf-finetune reproduce OWNER/NAME [key=value ...]        train a published run again: is the score in its interval?
+  hf-finetune report RUN [RUN2 ...] [--out FILE]          draw report.html again; several runs side by side
   hf-finetune cache [clear [KEY] [--older-than DAYS]]     kept features of frozen blocks: list or delete them
   hf-finetune schema                                      JSON schema of a recipe, for editors"""
 
@@ -59,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         # A newline first: a progress bar may stand unfinished on the line.
         again = ": the same command continues from the last checkpoint (resume=auto)" if verb == "train" else ""
-        _complain(f"\ninterrupted{again}")
+        _complain(f"\ninterrupted{again}", wait=False)  # by the user, who has ended all processes at once
         return 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         sys.stdout = None
@@ -70,11 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 _LET_SPEAK = 3.0  # seconds
 
 
-def _complain(text: str) -> None:
+def _complain(text: str, *, wait: bool = True) -> None:
     # Once on every machine: a recipe that is missing on the second one is not missing on the first.
     if is_main_process() or os.environ.get("LOCAL_RANK") == "0":
         sys.stderr.write(f"{text}\n")
-    else:
+    elif wait:
         time.sleep(_LET_SPEAK)
 
 
@@ -157,6 +160,9 @@ _VERBS: dict[str, Callable[[list[str]], int]] = {
     "doctor": commands.doctor,
     "evaluate": commands.evaluate,
     "predict": commands.predict,
+    "push": commands.push,
+    "reproduce": commands.reproduce,
+    "report": commands.report,
     "recipes": commands.recipes,
     "schema": commands.schema,
     "cache": commands.cache,

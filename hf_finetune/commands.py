@@ -98,6 +98,78 @@ def predict(arguments: list[str]) -> int:
     )
 
 
+def push(arguments: list[str]) -> int:
+    """Push a finished run to the Hub."""
+    parser = _parser("push", "Push a finished run to the Hub in one commit: model, card, recipe, scores, report.")
+    parser.add_argument("run", metavar="RUN", help="the output_dir of a finished run")
+    parser.add_argument(
+        "--repo", metavar="OWNER/NAME", help="made if it does not exist; the recipe's hub.repo if left out"
+    )
+    parser.add_argument("--private", action="store_true", help="make it private")
+    parser.add_argument("--revision", metavar="BRANCH", help="the branch, made if it does not exist (default main)")
+    given = parser.parse_intermixed_args(arguments)
+    from hf_finetune.recipes.hub_section import repository
+    from hf_finetune.runs import Run
+
+    hub = Run(given.run).recipe.hub
+    repo = given.repo or hub.repo
+    if repo is None:
+        parser.error("--repo is missing: where to?")
+    try:
+        repository(repo)
+    except ValueError as error:
+        parser.error(f"--repo {repo}: must be {error}")
+    from hf_finetune.publish.push import push_run
+
+    push_run(given.run, repo, private=given.private or hub.private, revision=given.revision or hub.revision)
+    return 0
+
+
+def reproduce(arguments: list[str]) -> int:
+    """Train a published run again; 0 where the new score lies within the published interval, 1 where it does not."""
+    parser = _parser(
+        "reproduce",
+        "Train a published run again, with its pinned revisions, and say whether the new score lies within the "
+        "published interval. Exit code 0: it does; 1: it does not; 2: it cannot be tried.",
+    )
+    parser.add_argument("where", metavar="OWNER/NAME[@REVISION]")
+    parser.add_argument("pairs", nargs="*", metavar="key=value", help="laid over its recipe, such as output_dir=...")
+    _trust_flag(parser)
+    given = parser.parse_intermixed_args(arguments)
+    from hf_finetune.publish.reproduced import compare, find_published
+
+    published = find_published(given.where)
+    say(f"{published.repo} at {published.commit}: {published.judged} decides")
+    recipe = published.recipe(given.pairs)
+    from hf_finetune.finetune import finetune
+
+    verdict = compare(published, finetune(recipe, trust_remote_code=given.trust_remote_code).metrics)
+    say(verdict.words)
+    return 0 if verdict.inside else 1
+
+
+def report(arguments: list[str]) -> int:
+    """Draw the page of a finished run, or of several side by side."""
+    parser = _parser("report", "Draw report.html of a finished run again, or one page of several runs side by side.")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="the output_dir of a finished run")
+    parser.add_argument(
+        "--out", metavar="FILE", help="default: report.html in the run; of several runs, in this folder"
+    )
+    parser.add_argument(
+        "--by", action="append", default=[], metavar="COLUMN", help="also score the values of this column of the data"
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="ask model and data anew for samples and what mattered in them"
+    )
+    _trust_flag(parser)
+    given = parser.parse_intermixed_args(arguments)
+    from hf_finetune.publish.report_again import report_command
+
+    out = report_command(given.runs, given.out, given.by, again=given.again, trust_remote_code=given.trust_remote_code)
+    say(f"{out}")
+    return 0
+
+
 def recipes(arguments: list[str]) -> int:
     """List the shipped recipes, or print one."""
     parser = _parser("recipes", "List the shipped recipes, or print one with its overrides, every value resolved.")
@@ -147,8 +219,9 @@ def cache(arguments: list[str]) -> int:
     from hf_finetune import prefix_store
 
     if given.action == "clear":
-        gone, size = prefix_store.clear(given.key, given.older_than)
-        say(f"{gone} {'entry' if gone == 1 else 'entries'} cleared, {prefix_store.size_in_words(size)}")
+        gone, size, left = prefix_store.clear(given.key, given.older_than)
+        rest = f"; {left} in use by a run, and left" if left else ""
+        say(f"{gone} {'entry' if gone == 1 else 'entries'} cleared, {prefix_store.size_in_words(size)}{rest}")
         return 0
     found = prefix_store.entries()
     for entry in found:

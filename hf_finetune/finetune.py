@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from hf_finetune.console import is_main_process, say, warn
@@ -38,22 +39,43 @@ def finetune(
 
     Raises:
         UserError: something to mend in the recipe, the data or the folder, found before training starts.
+        PushError: the run is finished and saved, and could not be pushed (`hub.push=true`).
     """
     from hf_finetune.data import MEMORY
+    from hf_finetune.evaluation.products import fast_products
     from hf_finetune.training.folder import RunFolder
     from hf_finetune.training.precision import launcher_settings
 
     if data is not None:
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"dataset": MEMORY})})
     folder = RunFolder(recipe, resume)
+    _check_hub(recipe)
     if folder.finished:
-        return _finished(recipe, folder, data, trust_remote_code)
+        return _pushed(recipe, _finished(recipe, folder, data, trust_remote_code))
     folder.open()
     try:
-        with launcher_settings():
-            return _run(recipe, folder, data, precision, trust_remote_code)
+        with launcher_settings(), fast_products(folder.recorded.get("products")), ExitStack() as kernels:
+            run = _run(recipe, folder, data, precision, trust_remote_code, kernels)
     finally:
         folder.close()
+    return _pushed(recipe, run)
+
+
+def _check_hub(recipe: Recipe) -> None:
+    """Hours before the push: is there a token?"""
+    if recipe.hub.push:
+        from hf_finetune.publish import check_hub
+
+        check_hub(recipe.hub)
+
+
+def _pushed(recipe: Recipe, run: Run) -> Run:
+    """The run, pushed where the recipe says so; the other ranks do not wait for it, since an upload takes its time."""
+    if recipe.hub.push and recipe.hub.repo and is_main_process():
+        from hf_finetune.publish import push_run
+
+        push_run(run.path, recipe.hub.repo, private=recipe.hub.private, revision=recipe.hub.revision)
+    return run
 
 
 def _finished(recipe: Recipe, folder: RunFolder, source: Dataset | DatasetDict | None, trust_remote_code: bool) -> Run:
@@ -69,9 +91,15 @@ def _finished(recipe: Recipe, folder: RunFolder, source: Dataset | DatasetDict |
 
 
 def _run(
-    recipe: Recipe, folder: RunFolder, source: Dataset | DatasetDict | None, precision: str, trust_remote_code: bool
+    recipe: Recipe,
+    folder: RunFolder,
+    source: Dataset | DatasetDict | None,
+    precision: str,
+    trust_remote_code: bool,
+    kernels: ExitStack,
 ) -> Run:
     from hf_finetune import training
+    from hf_finetune.model.attention import fast_attention
     from hf_finetune.publish import save_run
     from hf_finetune.runs import Run
     from hf_finetune.strategy import apply_strategy
@@ -89,10 +117,11 @@ def _run(
 
     loaded = _load_model(recipe, task, trust_remote_code)
     applied = apply_strategy(loaded, recipe)
+    kernels.enter_context(fast_attention(applied.model, folder.recorded.get("attention")))
     table = applied.table(rate)
     say(table)
 
-    samples = training.make_samples(recipe, task, loaded)
+    samples = training.make_samples(recipe, task, loaded, arguments.device)
     trainer = training.build_trainer(
         recipe, task, loaded, applied, arguments, samples, number_format.name, trust_remote_code
     )
@@ -105,7 +134,10 @@ def _run(
     trainer.accelerator.wait_for_everyone()
     folder.claim(facts, checkpoint)
     trainer.accelerator.wait_for_everyone()
-    samples = training.cache_prefix(recipe, task, loaded, trainer, samples)
+    begun = folder.recorded
+    samples = training.cache_prefix(recipe, task, loaded, trainer, samples, begun.get("prefix"))
+    folder.record(prefix=training.kept_facts(trainer))
+    energy = training.Energy()
     outcome: Any
     if recipe.strategy.kind == "features":
         outcome = training.fit_features(recipe, task, loaded, applied, trainer, samples)
@@ -113,18 +145,31 @@ def _run(
         outcome = training.fit_head(recipe, trainer)
         trainer.give_targets_their_unit()
     else:
-        training.sweep_head(recipe, trainer)
+        folder.record(**training.sweep_head(recipe, trainer, begun.get("sweep")))
         outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         training.keep_best_average(recipe, trainer, samples.validation)
         trainer.give_targets_their_unit()
 
+    used = energy.stop()
     report = training.score(recipe, task, trainer, samples, outcome, trust_remote_code)
     trainer.release_prefix()
     trainer.compute_in(bf16=False, channels_last=False)  # what is saved lies in memory as everyone expects it
+    if checkpoint is None:  # else it is the last leg's alone
+        report.metrics["train"] |= used
     report.metrics["train"]["total_seconds"] = round(time.perf_counter() - started, 1)
     recipe = training.pin_teacher(recipe, trainer.distillation)
     if is_main_process():
-        save_run(folder.path, recipe=recipe, task=task, loaded=loaded, applied=applied, report=report, table=table)
+        save_run(
+            folder.path,
+            recipe=recipe,
+            task=task,
+            loaded=loaded,
+            applied=applied,
+            report=report,
+            table=table,
+            history=trainer.state.log_history,
+            number_format=number_format.name,
+        )
     trainer.accelerator.wait_for_everyone()
     say(report.in_words(folder.path))
     return Run.load(folder.path, trust_remote_code=trust_remote_code)

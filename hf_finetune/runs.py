@@ -108,6 +108,12 @@ class Run:
 
         return score_finished(self._loaded, str(self.path), overrides, trust_remote_code=self._trust)
 
+    def push(self, repo: str, *, private: bool = False, revision: str | None = None) -> str:
+        """Push the run to the Hub in one commit, and return its address: see `hf_finetune.publish.push_run`."""
+        from hf_finetune.publish import push_run
+
+        return push_run(self.path, repo, private=private, revision=revision)
+
     @cached_property
     def _loaded(self) -> LoadedModel:
         from hf_finetune.model import load_finished

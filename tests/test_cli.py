@@ -14,6 +14,8 @@ import time
 import pytest
 from conftest import REPOSITORY
 
+from hf_finetune import cli as cli_module
+from hf_finetune.errors import UserError
 from hf_finetune.recipes import list_recipes, load_recipe
 
 RUN = str(REPOSITORY / "hf_finetune" / "run.py")
@@ -138,6 +140,21 @@ def test_misuse_ends_with_two_and_words(cli, arguments, words):
 def test_every_verb_explains_itself(cli, verb):
     result = cli(verb, "--help")
     assert result.returncode == 0 and f"hf-finetune {verb}" in result.stdout
+
+
+@pytest.mark.parametrize(("fault", "code", "waits"), [(UserError("no"), 2, [3.0]), (KeyboardInterrupt(), 130, [])])
+def test_a_rank_that_does_not_speak_lets_the_other_speak_unless_interrupted(monkeypatch, fault, code, waits):
+    waited = []
+
+    def fails(arguments):
+        raise fault
+
+    monkeypatch.setitem(cli_module._VERBS, "train", fails)
+    monkeypatch.setattr(cli_module.time, "sleep", waited.append)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert cli_module.main(["train"]) == code
+    assert waited == waits
 
 
 @pytest.mark.slow

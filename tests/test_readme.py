@@ -11,6 +11,7 @@ from model_samples import save_checkpoint
 
 from hf_finetune import finetune, load_recipe
 from hf_finetune.evaluation.commands import evaluate_command, predict_command
+from hf_finetune.publish.report_again import report_command
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -67,5 +68,7 @@ def test_verbs_on_a_finished_run_work_on_other_data(capsys):
             assert len(pd.read_csv("predictions.csv")) == 24
         elif verb == "evaluate":
             assert evaluate_command(arguments[0], arguments[1:])["samples"] == 24
-        else:
+        elif verb == "report":
+            assert report_command(arguments).stat().st_size > 10_000
+        elif verb not in ("push", "reproduce"):  # tests/test_hub_docs.py runs these
             load_recipe(*[pair.removeprefix("recipe=") for pair in arguments if not pair.startswith("-")])

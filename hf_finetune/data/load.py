@@ -45,6 +45,7 @@ class TaskData:
         fingerprint: changes when any row's content, number, label, or the label names change.
         cleaning: what data.clean has dropped; None where it is off.
         mixed: of each data set, where tasks bring several, its number of training rows and its weight.
+        contents: by role, a checksum of what its images or texts show, in order; none where tasks bring data sets.
     """
 
     train: Dataset
@@ -58,6 +59,7 @@ class TaskData:
     fingerprint: str = ""
     cleaning: Cleaning | None = None
     mixed: tuple[tuple[int, float | None], ...] = ()
+    contents: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> TaskData:
@@ -94,6 +96,7 @@ def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Ta
         warnings=_warnings(kept, looked, labels),
         fingerprint=fingerprint_of(kept, looked, labels),
         cleaning=cleaning,
+        contents={role: _content_of(looked[role]) for role in kept},
     )
 
 
@@ -140,6 +143,10 @@ def _warnings(kept: Mapping[str, Dataset], looked: Mapping[str, Inspection], lab
             listed = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
             lines.append(f"{len(absent):,} of {labels.num_labels:,} classes have no training row: {listed}.")
     return lines
+
+
+def _content_of(looked: Inspection) -> str:
+    return hashlib.blake2b("\n".join(looked.digests).encode(), digest_size=16).hexdigest()
 
 
 def fingerprint_of(kept: Mapping[str, Dataset], looked: Mapping[str, Inspection], labels: LabelSpace) -> str:

@@ -1,24 +1,30 @@
 """What a run leaves in its folder, each file whole or not at all: weights first, metrics.json last.
 
-A folder with a metrics.json is therefore a finished run.
+A folder with a metrics.json is therefore a finished run. Its page, report.html, is drawn after that: nothing that goes
+wrong with it can lose the run.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from torch import nn
 
+from hf_finetune.data.commits import commit_of_data, data_commits
 from hf_finetune.files import write_whole
 from hf_finetune.model import save_pretrained
+from hf_finetune.model.adapter_files import ADAPTER_FILES
 from hf_finetune.model.heads import brings_code
-from hf_finetune.publish.card import is_hub_id, model_card
+from hf_finetune.publish.about import ABOUT, about_run
+from hf_finetune.publish.card import model_card
+from hf_finetune.publish.card_pictures import FOLDER, card_pictures
+from hf_finetune.publish.local_places import is_hub_id, local_places, public_recipe
 from hf_finetune.publish.predictions import write_predictions
+from hf_finetune.publish.report import draw_report
 
 if TYPE_CHECKING:
     from hf_finetune.data import TaskData
@@ -58,8 +64,10 @@ def save_run(
     applied: Trained,
     report: Report,
     table: str = "",
+    history: list[dict[str, Any]] | None = None,
+    number_format: str | None = None,
 ) -> None:
-    """Write model and processor, predictions.parquet, the rows left out, recipe.yaml, README.md and metrics.json.
+    """Write model and processor, predictions.parquet, rows left out, recipe.yaml, README.md, metrics.json, the report.
 
     skipped.jsonl lists broken rows, cleaned.jsonl those that data.clean dropped; neither is written empty.
 
@@ -73,6 +81,8 @@ def save_run(
         applied: the strategy, whose model has the trained weights.
         report: scores and test logits.
         table: the strategy's table, for the model card.
+        history: the Trainer's log, for its picture.
+        number_format: of the training steps.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,30 +103,62 @@ def save_run(
     _write_rows(folder / "cleaned.jsonl", task.cleaning.dropped if task.cleaning else [])
     pinned = pin_revisions(recipe, task, loaded)
     write_whole(folder / "recipe.yaml", pinned.to_yaml())
-    write_whole(
-        folder / "README.md",
-        model_card(pinned, task.labels, report.metrics, table, own_code=brings_code(applied.model)),
+    own_code = brings_code(applied.model)
+    about = about_run(
+        task,
+        table=table,
+        own_code=own_code,
+        local=local_places(recipe),
+        history=history or [],
+        number_format=number_format,
     )
-    text = json.dumps(without_nan(report.metrics), indent=2, allow_nan=False, ensure_ascii=False)
-    write_whole(folder / "metrics.json", text + "\n")
+    write_whole(folder / ABOUT, _json(about))
+    pictures = card_pictures(task.labels, about["history"], best_metric(recipe, report.metrics), folder)
+    for name, content in pictures.items():
+        (folder / FOLDER).mkdir(exist_ok=True)
+        write_whole(folder / FOLDER / name, content)
+    card = model_card(
+        public_recipe(pinned, folder.resolve().name, local_places(recipe)),
+        task.labels,
+        report.metrics,
+        table,
+        own_code=own_code,
+        about=about,
+        pictures=pictures,
+        adapter=(folder / ADAPTER_FILES[0]).exists(),
+    )
+    write_whole(folder / "README.md", card)
+    write_whole(folder / "metrics.json", _json(report.metrics))
+    draw_report(folder, pinned, task, applied.model, loaded.processor, report, table)
+
+
+def best_metric(recipe: Recipe, metrics: dict[str, dict[str, Any]]) -> str | None:
+    """The validation metric that chose the checkpoint: the recipe's, else the first that was measured."""
+    measured = [name for name in metrics.get("validation", {}) if name not in ("loss", "samples")]
+    return recipe.evaluation.best or next(iter(measured), None)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(without_nan(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def pin_revisions(recipe: Recipe, task: TaskData, loaded: LoadedModel) -> Recipe:
     """The recipe with the commits that were really loaded, where they are known."""
-    model, data = recipe.model, recipe.data
+    commits = data_commits((task.train, task.validation, task.test))
+
+    def pinned(data: Any) -> Any:
+        named = data.dataset if data is not None and isinstance(data.dataset, str) and is_hub_id(data.dataset) else ""
+        commit = commit_of_data(named, commits)
+        return data.model_copy(update={"revision": commit}) if commit else data
+
+    changed: dict[str, Any] = {"data": pinned(recipe.data)}
     if loaded.revision:
-        model = model.model_copy(update={"revision": loaded.revision})
-    commit = _data_commit(task)
-    if isinstance(data.dataset, str) and is_hub_id(data.dataset) and commit:
-        data = data.model_copy(update={"revision": commit})
-    return recipe.model_copy(update={"model": model, "data": data})
-
-
-def _data_commit(task: TaskData) -> str | None:
-    """The commit of a Hub data set, which `datasets` keeps in the addresses of the files that it downloaded."""
-    addresses = " ".join((task.train.info.download_checksums or {}).keys())
-    found = re.search(r"hf://datasets/[^@\s]+@([0-9a-f]{40})/", addresses)
-    return found.group(1) if found else None
+        changed["model"] = recipe.model.model_copy(update={"revision": loaded.revision})
+    if recipe.tasks:
+        changed["tasks"] = {
+            name: each.model_copy(update={"data": pinned(each.data)}) for name, each in recipe.tasks.items()
+        }
+    return recipe.model_copy(update=changed)
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:

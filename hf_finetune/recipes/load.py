@@ -128,22 +128,28 @@ def _from_hub(where: str) -> tuple[str, str]:
             "local cache; give a .yaml file or the name of a shipped recipe instead"
         ) from error
     except HfHubHTTPError as error:
-        raise UserError(f"recipe={HUB}{where}: no recipe.yaml there, or no access to it: {error}") from error
+        raise UserError(f"recipe={HUB}{where}: no recipe.yaml there, or no access to it ({_status(error)})") from None
     return _text(File(file)), f"{HUB}{where}"
 
 
+def _status(error: Any) -> str:
+    """What the Hub answered, without its words: a server may repeat the token that it refuses."""
+    return f"{type(error).__name__}, status {error.response.status_code}"
+
+
 def _leave_out_what_is_the_users(tree: Tree, where: str) -> None:
-    """A stranger's recipe does not choose where files are written or whom the run reports to."""
-    taken = [("output_dir",), *(("training", name) for name in REPORTING)]
-    for path in taken:
+    """A stranger's recipe does not choose where files are written or pushed, or whom the run reports to."""
+    name = where.partition("@")[0].rpartition("/")[2].removeprefix(HUB).lstrip(".")
+    own = f"runs/{name or 'finetune'}"
+    for path in [("output_dir",), ("hub",), *(("training", name) for name in REPORTING)]:
         value = tree.get(path)
-        if value is not None:
-            tree.remove(path)
+        tree.remove(path)
+        asks = any(each not in (None, "false") for each in value.values()) if isinstance(value, dict) else value != own
+        if value is not None and asks:
             tree.notes.append(
                 f"{'.'.join(path)}={value} is not taken from a recipe of the Hub; give it on the command line"
             )
-    name = where.partition("@")[0].rpartition("/")[2].removeprefix(HUB).lstrip(".")
-    tree.set(("output_dir",), f"runs/{name or 'finetune'}", "default")
+    tree.set(("output_dir",), own, "default")
 
 
 def _resolved(tree: Tree, pairs: Sequence[str], origin: str, faults: list[Fault]) -> Resolved:

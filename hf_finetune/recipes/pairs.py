@@ -13,6 +13,7 @@ from hf_finetune.recipes.pairs_clean import faults_of_clean
 from hf_finetune.recipes.pairs_data import faults_of_data
 from hf_finetune.recipes.pairs_distill import faults_of_distill
 from hf_finetune.recipes.pairs_features import faults_of_features
+from hf_finetune.recipes.pairs_hub import faults_of_hub
 from hf_finetune.recipes.pairs_loss import faults_of_loss
 from hf_finetune.recipes.pairs_model import faults_of_model
 from hf_finetune.recipes.pairs_peft import faults_of_peft
@@ -60,6 +61,7 @@ def pair_faults(recipe: Recipe) -> list[Fault]:
         faults_of_data,
         faults_of_distill,
         faults_of_features,
+        faults_of_hub,
         faults_of_loss,
         faults_of_model,
         faults_of_peft,

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from hf_finetune.recipes.cache_section import Cache
 from hf_finetune.recipes.data_section import Clean, Data, ImageAugment, TextAugment
+from hf_finetune.recipes.hub_section import Hub
 from hf_finetune.recipes.loss_section import Average, Distill, Loss
 from hf_finetune.recipes.model_section import CosineHead, Head, LinearHead, MlpHead, Model
 from hf_finetune.recipes.pairs import PairsError, pair_faults
@@ -48,6 +49,7 @@ __all__ = [
     "Gradual",
     "Head",
     "HeadOnly",
+    "Hub",
     "ImageAugment",
     "LinearHead",
     "Lora",
@@ -127,6 +129,7 @@ class Recipe(Section):
     distill: Distill | None = None
     cache: Cache = Cache()
     evaluation: Evaluation = Evaluation()
+    hub: Hub = Hub()
     expected: Expected | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     output_dir: str = "runs/finetune"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hf_finetune.training.agreement import together
 from hf_finetune.training.arguments import build_arguments, fit_to_data
 from hf_finetune.training.averaging import keep_best_average
+from hf_finetune.training.energy import Energy
 from hf_finetune.training.fastest import settle_format
 from hf_finetune.training.features import fit_features
 from hf_finetune.training.folder import RunFolder
@@ -13,7 +14,7 @@ from hf_finetune.training.head_sweep import sweep_head
 from hf_finetune.training.memory import keep_freed_memory
 from hf_finetune.training.micro_batch import settle_batch
 from hf_finetune.training.precision import choose_precision
-from hf_finetune.training.prefix_setup import cache_prefix
+from hf_finetune.training.prefix_setup import cache_prefix, kept_facts
 from hf_finetune.training.quiet import quiet_libraries
 from hf_finetune.training.scoring import Report, score
 from hf_finetune.training.setup import build_trainer, data_in_words, facts, head_in_words, make_samples, plan_in_words
@@ -22,6 +23,7 @@ from hf_finetune.training.threads import use_every_core
 from hf_finetune.training.trainer import FinetuneTrainer
 
 __all__ = [
+    "Energy",
     "FinetuneTrainer",
     "Report",
     "RunFolder",
@@ -37,6 +39,7 @@ __all__ = [
     "head_in_words",
     "keep_best_average",
     "keep_freed_memory",
+    "kept_facts",
     "make_samples",
     "pin_teacher",
     "plan_in_words",

@@ -12,23 +12,26 @@ from torch.utils.data import Dataset, Sampler
 from transformers import TrainingArguments
 
 from hf_finetune.data import TextCollator, collate_images, image_samples, text_samples
-from hf_finetune.data.augment import BASIC
 from hf_finetune.evaluation import compute_metrics
+from hf_finetune.evaluation.products import library_in_use
+from hf_finetune.model.attention import attention_in_use
 from hf_finetune.recipes.optimizer_names import PLAIN_OPTIMIZERS
 from hf_finetune.recipes.rates import rate_in_words
-from hf_finetune.recipes.schema import ImageAugment, Recipe, TextAugment
-from hf_finetune.recipes.staging import last_kind
+from hf_finetune.recipes.schema import Recipe, TextAugment
 from hf_finetune.training.arguments import metric_names
 from hf_finetune.training.checkpoints import digest_of_frozen
 from hf_finetune.training.fits import fit_in_words
 from hf_finetune.training.length_groups import length_groups
-from hf_finetune.training.losses import loss_function
+from hf_finetune.training.losses import loss_function, mean_loss
 from hf_finetune.training.mixed_sources import order_of_sources
 from hf_finetune.training.mixing import Mixing, changes_in_words
 from hf_finetune.training.multi_task import scale_of_tasks, tasks_in_words, validation_of_tasks
 from hf_finetune.training.objective import build_objective
 from hf_finetune.training.optimizers import plain_optimizer
 from hf_finetune.training.precision import NumberFormat, Precision
+from hf_finetune.training.random_changes import changed_on_device, image_augment
+from hf_finetune.training.rates_log import RatesLog
+from hf_finetune.training.reporting import RecipeAsConfig
 from hf_finetune.training.sampling import BalancedSampler
 from hf_finetune.training.step_callbacks import callbacks_of_steps
 from hf_finetune.training.targets import TargetScale, scale_of
@@ -51,8 +54,15 @@ class Samples:
     collate: Callable[[list[Any]], dict[str, torch.Tensor]]
 
 
-def make_samples(recipe: Recipe, task: TaskData, loaded: LoadedModel) -> Samples:
-    """Preprocess as the checkpoint was: its image processor or tokenizer, and augmentation where it is on."""
+def make_samples(recipe: Recipe, task: TaskData, loaded: LoadedModel, device: torch.device) -> Samples:
+    """Preprocess as the checkpoint was: its image processor or tokenizer, and augmentation where it is on.
+
+    Args:
+        recipe: its data section.
+        task: the data.
+        loaded: the checkpoint, for its processor.
+        device: that will train.
+    """
     if recipe.task == "text-classification":
         return Samples(
             _texts(recipe, task, loaded, task.train, recipe.data.augment),
@@ -60,8 +70,10 @@ def make_samples(recipe: Recipe, task: TaskData, loaded: LoadedModel) -> Samples
             None if task.test is None else _texts(recipe, task, loaded, task.test),
             TextCollator(loaded.processor),
         )
+    augment = image_augment(recipe, task)
+    on_device = changed_on_device(recipe, augment, device)
     return Samples(
-        image_samples(task.train, loaded.processor, augment=image_augment(recipe, task), seed=recipe.seed),
+        image_samples(task.train, loaded.processor, augment=augment, seed=recipe.seed, on_device=on_device),
         image_samples(task.validation, loaded.processor),
         None if task.test is None else image_samples(task.test, loaded.processor),
         collate_images,
@@ -78,21 +90,6 @@ def _texts(recipe: Recipe, task: TaskData, loaded: LoadedModel, split: Any, augm
         seed=recipe.seed,
         problem_type=task.labels.problem_type,
     )
-
-
-def image_augment(recipe: Recipe, task: TaskData) -> ImageAugment | None:
-    """How training images are changed at random: as named, basic, or not at all.
-
-    By default they are where the backbone learns from natural images: one that is frozen, or all but its last blocks,
-    has little to learn from more views; a flipped digit is another sign.
-    """
-    named = recipe.data.augment
-    if isinstance(named, ImageAugment):
-        return named
-    if recipe.task != "image-classification" or recipe.model.in_channels not in (None, 3):
-        return None  # the changes are for colour images
-    by_default = task.natural_images and last_kind(recipe) not in ("head", "features", "freeze")
-    return BASIC if named == "basic" or (named == "auto" and by_default) else None
 
 
 def build_trainer(
@@ -123,7 +120,7 @@ def build_trainer(
         scale=scale,
         trust_remote_code=trust_remote_code,
     )
-    return FinetuneTrainer(
+    trainer = FinetuneTrainer(
         applied,
         arguments,
         train_dataset=samples.train,
@@ -138,9 +135,12 @@ def build_trainer(
         objective=build_objective(recipe, task, applied),
         plain_optimizer=plain_optimizer(recipe),
         sampler=sampler,
-        callbacks=[*callbacks_of_steps(recipe, applied), *([distillation] if distillation else ())],
+        callbacks=[RatesLog(), *callbacks_of_steps(recipe, applied), *([distillation] if distillation else ())],
         keep_best=recipe.average.soup_size if recipe.average.soup else 1,
     )
+    if arguments.report_to:
+        trainer.add_callback(RecipeAsConfig(recipe, trainer.callback_handler.callbacks))
+    return trainer
 
 
 def _sampler(recipe: Recipe, task: TaskData, arguments: TrainingArguments, samples: Samples) -> Sampler[int] | None:
@@ -164,11 +164,15 @@ def _metrics_of_validation(
 
     def compute(prediction: Any) -> dict[str, float]:
         logits, labels = torch.as_tensor(prediction.predictions), torch.as_tensor(prediction.label_ids)
-        mean_loss = loss(logits, labels) if scale is None else loss(scale.standard(logits), scale.standard(labels))
+        if scale is not None:
+            logits, labels = scale.standard(logits), scale.standard(labels)
         values = compute_metrics(
             prediction.predictions, prediction.label_ids, problem, names, trust_remote_code=trust_remote_code
         )
-        return {"loss": mean_loss.item(), **{name: float("nan") if v is None else v for name, v in values.items()}}
+        return {
+            "loss": mean_loss(loss, logits, labels),
+            **{name: float("nan") if v is None else v for name, v in values.items()},
+        }
 
     return compute
 
@@ -181,6 +185,8 @@ def facts(task: TaskData, applied: Applied, trainer: FinetuneTrainer, number_for
         "frozen": digest_of_frozen(applied.model),
         "processes": trainer.args.world_size,
         "precision": number_format.name,
+        "products": library_in_use(),
+        "attention": attention_in_use(applied.model),
         **({"channels_last": True} if trainer.channels_last else {}),
         **({"micro_batch": trainer.micro_batch} if trainer.micro_batch else {}),
         **({"teacher": teacher.digest} if teacher is not None else {}),
@@ -232,9 +238,11 @@ def plan_in_words(
     machines = f"{arguments.world_size} processes on {device}" if arguments.world_size > 1 else device
     fp32 = "fp32 with TF32 products" if arguments.tf32 else "fp32"
     number = fp32 if number_format.name == "no" else number_format.name
+    augment = image_augment(recipe, task)
+    where = f" (on {device}, by the batch)" if changed_on_device(recipe, augment, arguments.device) else ""
     return (
         f"learning rate {rate_in_words(recipe, rate)} ({origin})  batch {batch}  {length}  "
         f"{machines}, {number} ({number_format.reason})  "
-        f"augmentation {changes_in_words(recipe.data, image_augment(recipe, task))}\n"
+        f"augmentation {changes_in_words(recipe.data, augment)}{where}\n"
         f"The checkpoint with the best validation {arguments.metric_for_best_model} is kept."
     )
