@@ -35,14 +35,39 @@ def test_a_model_is_in_pairs_inside_alone_and_its_file_never_tells(family, tmp_p
     assert attention_in_use(model) == "fused"
     with fast_attention(model, "pairs"):
         assert attention_in_use(model) == "pairs"
-        with fast_attention(model, "pairs"):
-            pass
+        with fast_attention(model, "fused"):
+            assert attention_in_use(model) == "pairs"
         assert attention_in_use(model) == "pairs"
         model.save_pretrained(tmp_path)
     assert attention_in_use(model) == "fused"
     assert attention._NAME not in json.dumps(json.loads((tmp_path / "config.json").read_text()))
-    with fast_attention(model, "fused"):
+    with fast_attention(model, "fused"), fast_attention(model, "pairs"):
         assert attention_in_use(model) == "fused"
+
+
+@pytest.mark.parametrize("quick", ["fused", "pairs"])
+def test_the_quicker_way_is_taken(quick, monkeypatch):
+    """A clock on which one of them takes a second a call."""
+    now = [0.0]
+    fused, pairs = torch.nn.functional.scaled_dot_product_attention, attention._attend
+
+    def slow(own):
+        def call(*args, **kwargs):
+            now[0] += 1.0
+            return own(*args, **kwargs)
+
+        return call
+
+    name = "_attend" if quick == "fused" else "scaled_dot_product_attention"
+    where = attention if quick == "fused" else torch.nn.functional
+    monkeypatch.setattr(where, name, slow(pairs if quick == "fused" else fused))
+    monkeypatch.setattr(attention.time, "perf_counter", lambda: now.__setitem__(0, now[0] + 1e-6) or now[0])
+    attention._gain.cache_clear()
+    try:
+        expected = "fused" if quick == "fused" or torch.cuda.is_available() else "pairs"
+        assert attention.faster_attention() == expected
+    finally:
+        attention._gain.cache_clear()
 
 
 def test_timm_blocks_are_told_and_told_back():
@@ -55,7 +80,7 @@ def test_timm_blocks_are_told_and_told_back():
     assert [block.fused_attn for block in blocks] == before
 
 
-@pytest.mark.parametrize("mask", ["none", "bool", "float"])
+@pytest.mark.parametrize("mask", ["none", "bool", "float", "a query that sees nothing"])
 @pytest.mark.parametrize("way", ["pairs", "too many pairs"])
 def test_the_function_is_the_fused_kernels(mask, way, monkeypatch):
     if way == "too many pairs":
@@ -64,7 +89,14 @@ def test_the_function_is_the_fused_kernels(mask, way, monkeypatch):
     query, key, value = (torch.randn(2, 3, 7, 8, generator=noise) for _ in range(3))
     seen = torch.ones(2, 1, 7, 7, dtype=torch.bool)
     seen[1, :, :, 5:] = False
-    given = {"none": None, "bool": seen, "float": torch.zeros(seen.shape).masked_fill(~seen, -1e30)}[mask]
+    empty = seen.clone()
+    empty[0, :, 2] = False
+    given = {
+        "a query that sees nothing": empty,
+        "none": None,
+        "bool": seen,
+        "float": torch.zeros(seen.shape).masked_fill(~seen, -1e30),
+    }[mask]
     module = torch.nn.Module()
     module.is_causal = False
     found, _ = pairs_attention(module, query, key, value, given)

@@ -92,3 +92,9 @@ def test_rows_give_the_same_numbers_in_parts_of_any_size(monkeypatch):
     parts = [log_normalizer(logits), *(probabilities(logits, f"{n}_label_classification") for n in ("single", "multi"))]
     for one, other in zip(whole, parts, strict=True):
         assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("rows", [[3], [3, 3]])
+def test_rows_that_are_missing_or_come_twice_are_no_scores(rows):
+    with pytest.raises(RuntimeError, match=r"of 4 rows|more than 4 rows"):
+        in_order([np.zeros((n, 2)) for n in rows], np.arange(4))

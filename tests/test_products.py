@@ -9,9 +9,8 @@ from hf_finetune.evaluation.products import fast_products, library_in_use
 
 def test_the_block_alone_is_changed():
     before = torch.get_float32_matmul_precision()
-    with fast_products() as library:
-        assert library_in_use() == library
-        assert torch.get_float32_matmul_precision() == ("medium" if library == "oneDNN" else before)
+    with fast_products():
+        assert torch.get_float32_matmul_precision() == ("medium" if library_in_use() == "oneDNN" else before)
     assert torch.get_float32_matmul_precision() == before
     assert library_in_use() == "MKL"
 
@@ -25,10 +24,11 @@ def test_an_error_inside_leaves_nothing_behind():
 
 @pytest.mark.parametrize("begun", ["MKL", "oneDNN"])
 def test_a_run_goes_on_as_it_began_and_so_does_what_it_calls(begun):
-    with fast_products(begun) as library:
+    with fast_products(begun):
+        library = library_in_use()
         assert library == begun or not products._rounds_nothing()
-        with fast_products("MKL" if begun == "oneDNN" else "oneDNN") as inner:
-            assert inner == library
+        with fast_products("MKL" if begun == "oneDNN" else "oneDNN"):
+            assert library_in_use() == library
         assert library_in_use() == library
 
 
@@ -46,30 +46,48 @@ def test_whatever_is_chosen_computes_in_fp32():
                 assert float((found - exact).abs().max()) < 1e-5 * rows**0.5 * inner**0.5
 
 
-def test_who_has_chosen_a_precision_keeps_it():
-    products._rounds_nothing.cache_clear()
-    products._faster.cache_clear()
+@pytest.mark.parametrize("library", [None, "oneDNN"])
+def test_who_has_chosen_a_precision_keeps_it(library):
+    usual = products.faster_library()
     torch.set_float32_matmul_precision("high")
     try:
-        with fast_products() as library:
-            assert library == "MKL"
+        with fast_products(library):
+            assert library_in_use() == "MKL"
             assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision("highest")
-        products._rounds_nothing.cache_clear()
-        products._faster.cache_clear()
+    with fast_products():
+        assert library_in_use() == usual
 
 
 def test_a_library_that_rounds_is_not_taken(monkeypatch):
     """On a processor with AMX oneDNN may use it: then it computes in bf16."""
     monkeypatch.setattr(products, "_ERROR", 0.0)
+    monkeypatch.setattr(products, "_gain", lambda: 10.0)
     products._rounds_nothing.cache_clear()
-    products._faster.cache_clear()
     try:
-        with fast_products() as library:
-            assert library == "MKL"
-        with fast_products("oneDNN") as library:
-            assert library == "MKL"
+        for library in (None, "oneDNN"):
+            with fast_products(library):
+                assert library_in_use() == "MKL"
     finally:
         products._rounds_nothing.cache_clear()
-        products._faster.cache_clear()
+
+
+@pytest.mark.parametrize(("one_dnn", "taken"), [(1.0, "MKL"), (3.0, "oneDNN")])
+def test_the_quicker_library_is_taken(one_dnn, taken, monkeypatch):
+    """A clock on which oneDNN is so many times faster."""
+    now = [0.0]
+    own = torch.mm
+
+    def mm(x, y):
+        now[0] += 1.0 if torch.get_float32_matmul_precision() == "highest" else 1.0 / one_dnn
+        return own(x, y)
+
+    monkeypatch.setattr(products, "_rounds_nothing", lambda: True)
+    monkeypatch.setattr(torch, "mm", mm)
+    monkeypatch.setattr(products.time, "perf_counter", lambda: now[0])
+    products._gain.cache_clear()
+    try:
+        assert products.faster_library() == ("MKL" if torch.cuda.is_available() else taken)
+    finally:
+        products._gain.cache_clear()

@@ -21,28 +21,25 @@ Library = Literal["MKL", "oneDNN"]
 _GAIN = 1.25  # oneDNN must be so much faster: the last bits of a sum are others
 _ERROR = 8.0  # times MKL's may oneDNN's largest error be; rounding to bf16 makes it some hundred times
 _SHAPES = ((1024, 192, 768), (1024, 768, 192))
+_ROUNDS = 6
 _held: list[Library] = []
 
 
 @contextmanager
-def fast_products(begun: str | None = None) -> Iterator[Library]:
-    """Until the end of the block, fp32 products on the CPU by the faster library; inside another, nothing changes.
+def fast_products(library: str | None = None) -> Iterator[None]:
+    """Until the end of the block, fp32 products on the CPU by one library; inside another such block nothing changes.
 
     Args:
-        begun: what a run was begun with, "MKL" or "oneDNN": it has to go on alike.
-
-    Yields:
-        the library.
+        library: "MKL" or "oneDNN" (MKL where that would round); the faster if None.
     """
     if _held:
-        yield _held[0]
+        yield
         return
-    known: dict[str | None, Library] = {"MKL": "MKL", "oneDNN": "oneDNN" if _rounds_nothing() else "MKL"}
-    library = known[begun] if begun in known else _faster()
-    _held.append(library)
+    by_one_dnn = (library or faster_library()) == "oneDNN" and _is_open() and _rounds_nothing()
+    _held.append("oneDNN" if by_one_dnn else "MKL")
     try:
-        with _precision("medium" if library == "oneDNN" else torch.get_float32_matmul_precision()):
-            yield library
+        with _precision("medium" if by_one_dnn else torch.get_float32_matmul_precision()):
+            yield
     finally:
         _held.clear()
 
@@ -52,29 +49,34 @@ def library_in_use() -> Library:
     return _held[0] if _held else "MKL"
 
 
+def faster_library() -> Library:
+    """oneDNN where it is clearly faster and as exact, and nobody has chosen; a measurement, made once a process."""
+    return "oneDNN" if _is_open() and _rounds_nothing() and _gain() > _GAIN else "MKL"
+
+
+def _is_open() -> bool:
+    """Whether the CPU is what computes, and its precision is as torch sets it."""
+    on_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return not on_gpu and torch.backends.mkldnn.is_available() and torch.get_float32_matmul_precision() == "highest"
+
+
 @cache
-def _faster() -> Library:
-    """What is in use, unless oneDNN is clearly faster and as exact."""
-    if not _rounds_nothing():
-        return "MKL"
-    x, y = (torch.ones(shape) for shape in (_SHAPES[0][:2], (_SHAPES[0][1], _SHAPES[0][2])))
+def _gain() -> float:
+    """How many times faster oneDNN is: the least of a few rounds, since other work only adds."""
+    x, y = torch.ones(_SHAPES[0][:2]), torch.ones(_SHAPES[0][1:])
     seconds = dict.fromkeys(("highest", "medium"), float("inf"))
-    for _ in range(4):
+    for _ in range(_ROUNDS):
         for precision in seconds:
             with _precision(precision):
-                began = time.process_time()
+                began = time.perf_counter()
                 torch.mm(x, y)
-                seconds[precision] = min(seconds[precision], time.process_time() - began)
-    return "oneDNN" if seconds["highest"] > _GAIN * seconds["medium"] else "MKL"
+                seconds[precision] = min(seconds[precision], time.perf_counter() - began)
+    return seconds["highest"] / seconds["medium"]
 
 
 @cache
 def _rounds_nothing() -> bool:
-    """Whether the CPU is what computes, nobody has chosen otherwise, and oneDNN's products are fp32's."""
-    if torch.cuda.is_available() or torch.backends.mps.is_available() or not torch.backends.mkldnn.is_available():
-        return False
-    if torch.get_float32_matmul_precision() != "highest":
-        return False
+    """Whether oneDNN's products are fp32's where it may round them to bf16."""
     noise = torch.Generator().manual_seed(0)
     for rows, inner, columns in _SHAPES:
         x, y = (torch.randn(*size, generator=noise) for size in ((rows, inner), (inner, columns)))

@@ -20,24 +20,31 @@ from torch.nn import functional
 Attention = Literal["pairs", "fused"]
 
 _NAME = "hf_finetune_pairs"
+_SETTLED = "_attention_is_settled"
 _PAIRS = 1 << 24  # of a layer and a batch; more go to the fused kernel
 _KEYS = 512  # in fp32 the fused kernel is as fast from here on
 _GAIN = 1.25
+_ROUNDS = 4
 _ELSEWHERE = ("position_bias", "softcap", "cache", "head_mask", "s_aux")  # what the fused kernel's caller handles
 
 
 @contextmanager
-def fast_attention(model: nn.Module, begun: str | None = None) -> Iterator[None]:
+def fast_attention(model: nn.Module, way: str | None = None, *, batch_size: int = 32) -> Iterator[None]:
     """Until the end of the block the model attends in the faster way; answers differ by rounding alone.
+
+    Inside another such block of the same model nothing changes.
 
     Args:
         model: of transformers (whose fused attention goes through its interface) or timm; any other is left alone.
-        begun: what a run was begun with, "pairs" or "fused": it has to go on alike.
+        way: "pairs" or "fused"; the faster if None.
+        batch_size: samples at a time.
     """
-    if not _on_cpu() or not (begun == "pairs" or (begun is None and _pairs_are_faster())):
+    if _SETTLED in model.__dict__:
         yield
         return
-    wholes, blocks = _of_transformers(model), _of_timm(model)
+    model.__dict__[_SETTLED] = True
+    pairs = _on_cpu() and (way or faster_attention()) == "pairs"
+    wholes, blocks = (_of_transformers(model), _of_timm(model, batch_size)) if pairs else ([], [])
     before = [(config, config._attn_implementation) for config in _configs(model)]
     for whole in wholes:
         whole.set_attn_implementation(_NAME)  # and every model inside, also those that do not attend
@@ -46,6 +53,7 @@ def fast_attention(model: nn.Module, begun: str | None = None) -> Iterator[None]
     try:
         yield
     finally:
+        del model.__dict__[_SETTLED]
         for config, own in before:
             config._attn_implementation_internal = own
         for block in blocks:
@@ -55,7 +63,8 @@ def fast_attention(model: nn.Module, begun: str | None = None) -> Iterator[None]
 def _configs(model: nn.Module) -> list[Any]:
     """The configurations of a model, of the models inside, and of their parts."""
     found: dict[int, Any] = {}
-    open_ones = [module.config for module in model.modules() if hasattr(getattr(module, "config", None), "sub_configs")]
+    open_ones: list[Any] = [getattr(module, "config", None) for module in model.modules()]
+    open_ones = [config for config in open_ones if hasattr(config, "sub_configs")]
     while open_ones:
         config = open_ones.pop()
         if id(config) not in found:
@@ -90,12 +99,16 @@ def _of_transformers(model: nn.Module) -> list[Any]:
     ]
 
 
-def _of_timm(model: nn.Module) -> list[Any]:
-    """Blocks that use the fused kernel; of images in many patches none, since timm keeps the table of all pairs."""
+def _of_timm(model: nn.Module, batch_size: int) -> list[Any]:
+    """Blocks that use the fused kernel, where the table of all pairs stays in bounds."""
     patches = max((getattr(module, "num_patches", 0) for module in model.modules()), default=0)
-    if not 0 < patches <= _KEYS:
-        return []
-    return [module for module in model.modules() if getattr(module, "fused_attn", False) is True]
+    return [
+        module
+        for module in model.modules()
+        if getattr(module, "fused_attn", False) is True
+        and 0 < patches <= _KEYS
+        and batch_size * getattr(module, "num_heads", _PAIRS) * patches**2 <= _PAIRS
+    ]
 
 
 def pairs_attention(
@@ -135,6 +148,7 @@ def pairs_attention(
         or query.shape[1] != key.shape[1]
         or (attention_mask is None and causal and query.shape[2] > 1)
         or any(rest.get(name) is not None for name in _ELSEWHERE)
+        or (attention_mask is not None and attention_mask.dtype == torch.bool and not attention_mask.any(-1).all())
     ):
         given = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
         found: tuple[torch.Tensor, None] = sdpa_attention_forward(
@@ -163,23 +177,28 @@ def _attend(
     return torch.matmul(functional.dropout(weights, dropout) if dropout else weights, value)
 
 
+def faster_attention() -> Attention:
+    """Pairs where they are clearly faster; a measurement, made once a process."""
+    return "pairs" if _on_cpu() and _gain() > _GAIN else "fused"
+
+
 def _on_cpu() -> bool:
     return not torch.cuda.is_available() and not torch.backends.mps.is_available()
 
 
 @cache
-def _pairs_are_faster() -> bool:
-    """Whether a small attention, forward and backward, gains clearly."""
+def _gain() -> float:
+    """How many times faster a small attention is in pairs, forward and backward: the least of a few rounds."""
     query, key, value = (torch.ones(8, 3, 128, 64, requires_grad=True) for _ in range(3))
     ways = {
         "fused": lambda: functional.scaled_dot_product_attention(query, key, value),
         "pairs": lambda: _attend(query, key, value, None, 0.0, 0.125),
     }
     seconds = dict.fromkeys(ways, float("inf"))
-    for _ in range(4):
+    for _ in range(_ROUNDS):
         for name, way in ways.items():
-            began = time.process_time()  # others use the machine too
+            began = time.perf_counter()
             with torch.enable_grad():
                 torch.autograd.grad(way().sum(), (query, key, value))
-            seconds[name] = min(seconds[name], time.process_time() - began)
-    return seconds["fused"] > _GAIN * seconds["pairs"]
+            seconds[name] = min(seconds[name], time.perf_counter() - began)
+    return seconds["fused"] / seconds["pairs"]

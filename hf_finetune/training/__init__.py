@@ -11,6 +11,7 @@ from hf_finetune.training.features import fit_features
 from hf_finetune.training.folder import RunFolder
 from hf_finetune.training.head_lbfgs import fit_head
 from hf_finetune.training.head_sweep import sweep_head
+from hf_finetune.training.kernels import fast_kernels
 from hf_finetune.training.memory import keep_freed_memory
 from hf_finetune.training.micro_batch import settle_batch
 from hf_finetune.training.precision import choose_precision
@@ -33,6 +34,7 @@ __all__ = [
     "choose_precision",
     "data_in_words",
     "facts",
+    "fast_kernels",
     "fit_features",
     "fit_head",
     "fit_to_data",

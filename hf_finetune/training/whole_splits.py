@@ -63,6 +63,9 @@ def in_order(parts: list[np.ndarray] | None, order: np.ndarray) -> np.ndarray | 
     """Rows that came in the order of their numbers (N,), as one array in the split's own order.
 
     The parts are taken out of their list one by one, so that there is never more than the whole and one of them.
+
+    Raises:
+        RuntimeError: there are more rows, or fewer.
     """
     if not parts:
         return None
@@ -70,8 +73,12 @@ def in_order(parts: list[np.ndarray] | None, order: np.ndarray) -> np.ndarray | 
     end = len(order)
     while parts:
         part = parts.pop()
+        if len(part) > end:
+            raise RuntimeError(f"Evaluation gave more than {len(order)} rows: some came twice.")
         found[order[end - len(part) : end]] = part
         end -= len(part)
+    if end:
+        raise RuntimeError(f"Evaluation gave {len(order) - end} of {len(order)} rows.")
     return found
 
 

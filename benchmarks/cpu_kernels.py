@@ -1,6 +1,6 @@
 """The two choices that a run on the CPU makes for itself: who multiplies in fp32, and how attention is computed.
 
-    python benchmarks/kernels.py --out benchmarks/results/kernels.json
+    python benchmarks/cpu_kernels.py --out benchmarks/results/cpu_kernels.json
 
 Each pair is run in turn, in processor time, the least of several; memory that a step frees is kept, as in our runs.
 """
