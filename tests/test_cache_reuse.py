@@ -88,7 +88,7 @@ def test_an_interrupted_fill_leaves_nothing_that_is_taken_for_whole(tmp_path):
     store.home().mkdir(parents=True)
     store.begin("k", meta)
     assert store.entries() == []
-    assert store.find("k") is None
+    assert store.find("k") == (None, False)
     torch.testing.assert_close(store.finish("k", store.begin("k", meta), meta).tensor(), torch.zeros(4, 2))
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from cache_samples import data_for, recipe_of, run
 from conftest import REPOSITORY
-from filelock import FileLock
 from run_samples import break_off
 from safetensors.numpy import load_file
 from test_cache_equal import DATA, assert_alike
@@ -20,6 +19,7 @@ from hf_finetune import finetune
 from hf_finetune import prefix_store as store
 from hf_finetune.errors import UserError
 from hf_finetune.runs import Run
+from hf_finetune.training import prefix_split
 
 STEPS = {"save_strategy": "steps", "eval_strategy": "steps", "save_steps": 2, "eval_steps": 2, "num_train_epochs": 4}
 LP_FT = {"kind": "lp_ft", "head_epochs": 2}
@@ -87,22 +87,19 @@ def test_a_resumed_run_keeps_features_also_where_little_is_left_to_gain(tmp_path
     assert "features of 43 x 16" in capsys.readouterr().out
 
 
-def test_a_second_run_waits_for_the_one_that_computes(tmp_path, capsys):
+def test_a_second_run_waits_for_the_one_that_computes(tmp_path, monkeypatch):
     run(tmp_path, "vit", "head", "first")
-    lock = FileLock(store.home() / f".{store.entries()[0].folder.name}.lock")
-    held = threading.Event()
+    lock = store.lock_of(store.entries()[0].key)
+    lock.acquire()
+    told = []
 
-    def other_run():
-        with lock:
-            held.set()
-            time.sleep(1)
+    def heard(text):
+        told.append(text)
+        lock.release()  # the other run is done
 
-    thread = threading.Thread(target=other_run)
-    thread.start()
-    held.wait()
+    monkeypatch.setattr(prefix_split, "say", heard)
     run(tmp_path, "vit", "head", "second")
-    thread.join()
-    assert "another run is computing these features" in capsys.readouterr().out
+    assert told == ["frozen prefix: another run is computing these features; waiting for it."]
 
 
 def test_balanced_sampling_and_averages_go_with_it(tmp_path):

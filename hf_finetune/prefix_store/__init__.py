@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from hf_finetune.prefix_store.entry import (
     Entry,
+    Found,
     Meta,
+    abandon,
     begin,
     checksum,
+    drop,
     entries,
     find,
     finish,
@@ -24,11 +27,14 @@ from hf_finetune.prefix_store.room import Cleared, bound, clear, free_bytes, mak
 __all__ = [
     "Cleared",
     "Entry",
+    "Found",
     "Meta",
+    "abandon",
     "begin",
     "bound",
     "checksum",
     "clear",
+    "drop",
     "entries",
     "find",
     "finish",

@@ -59,8 +59,7 @@ def free_bytes() -> int:
 
 def total() -> int:
     """Bytes of all entries, and of those that are being filled."""
-    filling = (_size(folder / "rows.bin") for folder in home().glob(f"{PARTIAL}*"))
-    return sum(entry.meta.bytes for entry in entries()) + sum(filling)
+    return _taken(())
 
 
 def bound(share: float) -> int:
@@ -73,10 +72,11 @@ def room(most: int, wanted: Collection[str]) -> int:
 
     Args:
         most: bytes of the folder.
-        wanted: keys of entries that stay.
+        wanted: keys of entries that stay, or are to come; what another run fills of them now is not counted.
     """
+    _tidy()  # what a killed run has left is no reason against the run that is to take its place
     free = sum(entry.meta.bytes for entry in entries() if entry.key not in wanted and _idle(entry))
-    return most - total() + free
+    return most - _taken(wanted) + free
 
 
 def make_room(needed: int, most: int, wanted: Collection[str]) -> list[Entry]:
@@ -85,21 +85,27 @@ def make_room(needed: int, most: int, wanted: Collection[str]) -> list[Entry]:
     Args:
         needed: bytes of entries to come.
         most: bytes of the folder.
-        wanted: keys of entries that stay, beside those that a process holds.
+        wanted: keys of entries that stay, or are to come, beside those that a process holds.
 
     Returns:
         what was deleted.
     """
-    if total() + needed <= most:
+    if _taken(wanted) + needed <= most:
         return []
     _tidy()
     gone: list[Entry] = []
     for entry in reversed(entries()):
-        if total() + needed <= most:
+        if _taken(wanted) + needed <= most:
             break
         if entry.key not in wanted and _removed(entry):
             gone.append(entry)
     return gone
+
+
+def _taken(wanted: Collection[str]) -> int:
+    """Bytes of all entries, and of those that are being filled but for the wanted: they are counted as needed."""
+    filling = (folder for folder in home().glob(f"{PARTIAL}*") if folder.name.removeprefix(PARTIAL) not in wanted)
+    return sum(entry.meta.bytes for entry in entries()) + sum(_size(folder / "rows.bin") for folder in filling)
 
 
 def _size(file: Path) -> int:

@@ -13,6 +13,8 @@ def faults_of_cache(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """(path, message) of every fault."""
     cache, data = recipe.cache, recipe.data
     if cache.views is not None:
+        if cache.prefix == "off":
+            yield "cache.views", "keeps views of images, and cache.prefix is off: remove it, or use auto"
         if recipe.task == "text-classification":
             yield "cache.views", "keeps views of images, and the task is text-classification: remove it"
         if data.augment == "none":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hf_finetune.console import is_main_process, say
 from hf_finetune.errors import UserError
 from hf_finetune.files import write_whole
+from hf_finetune.prefix_store import release
 from hf_finetune.recipes import Recipe, load_recipe
 from hf_finetune.training.checkpoints import damage, newest_step, newest_whole, step_of
 from hf_finetune.training.same_run import compare, differences
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 STATE = "state.json"
 _LATE = ("prefix", "sweep")  # facts that are found out after `claim`, by `record`
-# Settings of what is kept for speed: a run that was interrupted may go on with others.
-_OPEN = ("cache.prefix", "cache.max_gb")
 # All that an attempt can have left that ended before its first checkpoint.
 _BEGUN = frozenset({"recipe.yaml", STATE, "checkpoints", ".lock"})
 
@@ -77,12 +76,11 @@ class RunFolder:
     def close(self) -> None:
         """Release the lock; where nothing was begun, nothing is left."""
         if self._lock is not None:
-            self._lock.release()
-            (self.path / ".lock").unlink(missing_ok=True)
-            self._lock = None
             if not (self.path / "recipe.yaml").exists() and self.checkpoints.is_dir():
                 with suppress(OSError):
                     self.checkpoints.rmdir()  # the Trainer makes it, also where an error comes before training
+            release(self._lock)
+            self._lock = None
             for path in self._made:
                 if path.exists() and any(path.iterdir()):
                     break
@@ -102,7 +100,7 @@ class RunFolder:
         """
         found = self._find_checkpoint()
         if found is not None and self._facts:
-            compare(self._facts, facts)
+            compare({name: fact for name, fact in self._facts.items() if name not in _LATE}, facts)
         return found
 
     def claim(self, facts: dict[str, Any], found: Path | None) -> None:
@@ -185,7 +183,8 @@ class RunFolder:
             )
         if self._came_to_nothing:
             return
-        different = differences(load_recipe(str(written)), self.recipe, () if self.finished else _OPEN)
+        free = () if self.finished else _for_speed(self.recipe)
+        different = differences(load_recipe(str(written)), self.recipe, free)
         if different:
             shown = "\n".join(f"  {line}" for line in different[:10])
             raise UserError(
@@ -196,6 +195,11 @@ class RunFolder:
             raise UserError(
                 f"resume=never, but {self.path} holds a run of this recipe. Give another output_dir, or delete it."
             )
+
+
+def _for_speed(recipe: Recipe) -> tuple[str, ...]:
+    """Settings of what is kept for speed: a run that was interrupted may go on with others. Views are other images."""
+    return ("cache.max_gb",) if recipe.cache.views is not None else ("cache.max_gb", "cache.prefix")
 
 
 def _empty(path: Path, name: str) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hf_finetune.model.replay import Border
     from hf_finetune.strategy.prefix import FrozenPrefix
 
-_FORMAT = "2"  # of the entries
+_FORMAT = "3"  # of the entries
 _LIBRARIES = ("torch", "transformers", "timm")  # a model's numbers come from these
 _OF_IMAGES, _OF_TEXTS = ("torchvision", "pillow"), ("tokenizers",)  # and what goes into it from these
 # Of a configuration, what says nothing about the prefix; the Trainer sets `use_cache`.

@@ -103,11 +103,6 @@ def too_little(prefix: FrozenPrefix, passes: float, views: int) -> str | None:
     return None
 
 
-def share_of(recipe: Recipe) -> float:
-    """Of the disk's free space and what all kept features take of it, the share that all of them may take."""
-    return 0.5 if recipe.cache.max_gb is None else 0.9  # checkpoints need room too
-
-
 def kept_in_words(
     prefix: FrozenPrefix, shape: tuple[int, ...], rows: int, size: int, views: int, found: int, wanted: int, needed: int
 ) -> str:

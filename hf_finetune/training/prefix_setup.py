@@ -20,6 +20,7 @@ from hf_finetune.training import prefix_plan as plan
 from hf_finetune.training.agreement import as_the_first, together
 from hf_finetune.training.cached_samples import CachedCollator, CachedSamples, Switch
 from hf_finetune.training.prefix_cache import CachedStage, PrefixCache
+from hf_finetune.training.prefix_room import Room
 from hf_finetune.training.prefix_split import SplitFeatures, first_on_machine, probes
 from hf_finetune.training.random_changes import key_of_changes
 
@@ -87,9 +88,7 @@ class Making:
         self.views = recipe.cache.views if changed and recipe.cache.views else 1
         begun = as_the_first(begun)  # not every machine may see the run's folder
         self.begun = None if begun is None or len(begun) != len(self.applied.stages) else begun
-        self.room = float("inf") if recipe.cache.max_gb is None else recipe.cache.max_gb * 1e9
-        self.share = plan.share_of(recipe)
-        self.wanted: set[str] = set()
+        self.room = Room(recipe)
         self.facts: list[dict[str, Any] | None] = [None] * len(self.applied.stages)
 
     def made(self) -> Samples:
@@ -119,9 +118,12 @@ class Making:
                 f"cache.prefix=on: {stage}the frozen prefix cannot run once: {why}. Use auto, or change it."
             )
         if self._began_so(index):
+            otherwise = "cache.prefix=off goes on without them, with other roundings"
+            if self.recipe.cache.views is not None:  # without them it would see other images
+                otherwise = "another output_dir starts anew"
             raise UserError(
                 f"{stage}this run began with kept features, and now the frozen prefix cannot run once: {why}. To go on "
-                "exactly, change that; cache.prefix=off goes on without them, with other roundings."
+                f"exactly, change that; {otherwise}."
             )
         if self.changed and self.recipe.cache.views is not None:
             raise UserError(
@@ -178,24 +180,16 @@ class Making:
             split.known = as_the_first(split.known)
         if little is not None and not all(split.known for split in splits):
             return little
-        self.wanted |= {split.key for split in splits}
-        needed = _missing(splits)
-        in_all = store.room(store.bound(self.share), self.wanted) if first_on_machine() else 0
-        room = as_the_first(max(0, min(self.room, in_all)))
-        if needed > room:
-            sizes = store.size_in_words(needed), store.size_in_words(int(room))
-            return f"it takes {sizes[0]} of disk, and {sizes[1]} may be used (cache.max_gb, cache.dtype=bf16)"
-        self.room -= needed
-        return None
+        self.room.wanted |= {split.key for split in splits}
+        return as_the_first(self.room.lacking(_missing(splits)) if first_on_machine() else None)
 
     def _announce(self, index: int, prefix: FrozenPrefix, splits: Sequence[SplitFeatures]) -> None:
         """Say what a stage keeps, and write it down; what was not used for longest makes room where it must."""
         words, needed = plan.stage_in_words(self.applied, index), _missing(splits)
-        if needed and first_on_machine():
-            gone = store.make_room(needed, store.bound(self.share), self.wanted)
-            if gone:
-                freed = store.size_in_words(sum(entry.meta.bytes for entry in gone))
-                say(f"{words}frozen prefix: {freed} of features not used for longest made room")
+        freed = self.room.take(needed) if first_on_machine() else 0
+        if freed:
+            said = store.size_in_words(freed)
+            say(f"{words}frozen prefix: {said} of features not used for longest made room")
         size, rows = sum(split.meta.bytes for split in splits), sum(split.meta.rows for split in splits)
         found = sum(split.known for split in splits)
         shape = splits[0].meta.sizes

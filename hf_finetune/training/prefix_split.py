@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hf_finetune.training.setup import Samples
     from hf_finetune.training.trainer import FinetuneTrainer
 
+_PATIENCE = 30.0  # seconds that one process waits for a lock, and the others in a collective for it
 _TOLERANCE = {"fp32": 1e-3, "bf16": 0.05, "fp16": 0.02}  # mean difference over mean size, of the same features
 
 
@@ -45,6 +46,7 @@ class SplitFeatures:
         splits: tuple[Any, ...] = (making.real.train, making.real.validation, making.real.test)
         self.samples = splits[number]
         self.trainer = making.trainer
+        self.room = making.room
         self.views = making.views if number == 0 else 1
         # Evaluation is in fp32, so that the saved model scores what was logged, unless the recipe says bf16.
         trains = (number == 0 or making.recipe.cache.dtype == "bf16") and making.recipe.strategy.kind != "features"
@@ -65,7 +67,7 @@ class SplitFeatures:
         again = making.changed if number == 0 else ""
         what = f"{recipe.model.checkpoint}, {prefix.blocks} of {prefix.of} blocks, {recipe.data.dataset} {role}"
         self.meta = store.Meta(what, rows, sizes, {"bf16": "bfloat16", "fp32": "float32"}[dtype])
-        self.key = key_of(
+        key = key_of(
             digest_of_prefix(making.applied.model, prefix),
             place_of(making.applied.model, replay.border),
             self.samples,
@@ -76,6 +78,7 @@ class SplitFeatures:
             numbers=number_facts(device, making.trainer.channels_last, attention_in_use(making.applied.model)),
             change=f"{again} seed {recipe.seed} views {self.views}" if again else "",
         )
+        self.key = as_the_first(key)  # one entry, whatever a process has measured or read for itself
         self.format = f"computed in {precision}, kept in {dtype}"
         self.known = store.known(self.key, self.meta)
 
@@ -88,33 +91,58 @@ class SplitFeatures:
         store.home().mkdir(parents=True, exist_ok=True)
         lock = store.lock_of(self.key)
         try:
-            together(self._begin, lock)
-            partial = store.partial(self.key)
-            if as_the_first(partial.exists()):
-                together(self._fill, partial)
-                together(self._finish, partial)
+            take_lock(lock)
+            self.known = not as_the_first(together(self._begin))
+            if not self.known:
+                self._compute()
             rows = together(self._opened)  # nobody deletes what the others have yet to open
         finally:
             store.release(lock)
         starts = None if self.starts is None else torch.from_numpy(self.starts).to(rows.device)
         return Features(rows, starts)
 
-    def _begin(self, lock: BaseFileLock) -> None:
-        """The first process holds the lock, and makes a file to be filled unless the entry is there and right."""
+    def _begin(self) -> bool:
+        """Whether to compute them, there being no entry that is right: the first process has made a file for them."""
         if not first_on_machine():
-            return
-        _take(lock)
-        entry = store.find(self.key)
-        if entry is None and self.known:
+            return False
+        entry, damaged = store.find(self.key)
+        if damaged:
             warn(f"features in {store.home() / self.key} are damaged: they are computed again.")
-        if entry is None or not self._same(entry):
-            try:
-                store.begin(self.key, self.meta)
-            except OSError as fault:
-                raise UserError(
-                    f"There is no room for features in {store.home()}: {fault.strerror}. Free "
-                    f"{store.size_in_words(self.meta.bytes)} (hf-finetune cache clear), or say cache.prefix=off."
-                ) from fault
+        if entry is not None:
+            if self._same(entry):
+                return False
+            store.drop(entry)
+        if self.known:  # then no room was made for it
+            self._room_again()
+        try:
+            store.begin(self.key, self.meta)
+        except OSError as fault:
+            raise UserError(
+                f"There is no room for features in {store.home()}: {fault.strerror}. Free "
+                f"{store.size_in_words(self.meta.bytes)} (hf-finetune cache clear), or say cache.prefix=off."
+            ) from fault
+        return True
+
+    def _room_again(self) -> None:
+        """Room for what was there when the stage began, and is not any more: another run may have taken it."""
+        why = self.room.lacking(self.meta.bytes)
+        if why is not None:
+            raise UserError(
+                f"features in {store.home() / self.key} have gone just now, and there is no room to compute them "
+                f"again: {why}. Start the run again, then it decides anew."
+            )
+        self.room.take(self.meta.bytes)
+
+    def _compute(self) -> None:
+        """All processes fill the file that the first has made; one that is not finished does not stay."""
+        partial = store.partial(self.key)
+        try:
+            together(self._fill, partial)
+            together(self._finish, partial)
+        except BaseException:  # also Ctrl-C
+            if first_on_machine():
+                store.abandon(self.key)
+            raise
 
     def _fill(self, partial: Path) -> None:
         out = store.mapped(partial / "rows.bin", self.meta, shared=True)
@@ -183,9 +211,23 @@ def first_on_machine() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def _take(lock: BaseFileLock) -> None:
+def take_lock(lock: BaseFileLock) -> None:
+    """Take it in the first process of the machine, however long another run has it; all processes wait.
+
+    They meet after each round: one collective that lasts as long as another run computes would end at its timeout.
+    """
+    if as_the_first(together(_taken, lock, 0.0)):
+        return
+    say("frozen prefix: another run is computing these features; waiting for it.")
+    while not as_the_first(together(_taken, lock, _PATIENCE)):
+        pass
+
+
+def _taken(lock: BaseFileLock, seconds: float) -> bool:
+    if not first_on_machine():
+        return True
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=seconds)
     except Timeout:
-        say("frozen prefix: another run is computing these features; waiting for it.")
-        lock.acquire()
+        return False
+    return True

@@ -9,6 +9,9 @@ from hf_finetune.console import say
 from hf_finetune.errors import UserError
 from hf_finetune.recipes import Recipe
 
+# Facts that every run has: where one is missing, the run began before it was written down.
+_ALWAYS = frozenset({"processes", "precision", "products", "attention"})
+
 
 def differences(written: Recipe, asked: Recipe, free: Collection[str] = ()) -> list[str]:
     """Settings that differ, as `path: there | here`; a revision that the run has pinned is no difference.
@@ -40,6 +43,10 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
 def compare(then: dict[str, Any], now: dict[str, Any]) -> None:
     """Compare the facts of a run when it began and now: other data or weights stop it, the rest is told.
 
+    Args:
+        then: of the run in the folder, without what it finds out only later.
+        now: of this start.
+
     Raises:
         UserError: the run cannot go on exactly.
     """
@@ -58,6 +65,9 @@ def compare(then: dict[str, Any], now: dict[str, Any]) -> None:
             "The teacher's weights are not those that this run was started with, so it cannot go on exactly. Pin "
             "distill.revision, restore the teacher, or give another output_dir."
         )
-    for name in sorted(now.keys() - {"data", "frozen", "teacher"}):
-        if then.get(name) != now[name]:
-            say(f"note: this run was started with {name} {then.get(name)} and goes on with {now[name]}.")
+    for name in sorted((then.keys() | now.keys()) - {"data", "frozen", "teacher"}):
+        if then.get(name) == now.get(name) or (name in _ALWAYS and name not in then):
+            continue
+        began = f"with {name} {then[name]}" if name in then else f"without {name}"
+        goes_on = f"with {now[name]}" if name in now else "without"
+        say(f"note: this run was started {began} and goes on {goes_on}.")
