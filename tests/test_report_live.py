@@ -42,6 +42,7 @@ def test_a_terminal_gets_the_table_and_a_file_plain_lines(tmp_path, monkeypatch,
     screen = Terminal()
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", screen)
+        patch.setattr(sys, "stdout", Terminal())
         patch.setenv("TERM", "xterm-256color")
         run_of(tmp_path, "vit", "kind", name="screen")
     shown = screen.getvalue()

@@ -9,12 +9,13 @@ arXiv:1610.02391) on the last feature map.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 
 BATCH = 8  # samples at a time: attentions and their gradients of all layers are in memory
@@ -38,6 +39,10 @@ class Attributions:
 
 class NotPossible(Exception):
     """The architecture does not allow it; the message is a sentence for the page."""
+
+
+class _Late(Exception):
+    """The time is used up while a model is being asked."""
 
 
 def goal(logits: torch.Tensor, outputs: slice, answers: Sequence[int], single: bool) -> torch.Tensor:
@@ -89,3 +94,61 @@ class Deadline:
     def sentence(self, done: int, wanted: int) -> str:
         """What to say of what was not done."""
         return f"The first {done} of {wanted} samples: the time set aside for this ({self.seconds:.0f} s) was used up."
+
+
+def in_batches(model: nn.Module, total: int, deadline: Deadline, explain: Callable[[range], None]) -> str:
+    """Ask for all samples, batch by batch; a batch that memory does not hold is asked again in halves.
+
+    Whatever else an architecture does not take ends it with a sentence: what is only shown stops nothing.
+
+    Args:
+        model: that `explain` runs.
+        total: samples.
+        deadline: looked at before every batch and before every layer.
+        explain: asks for the samples of these numbers and keeps what it finds.
+
+    Returns:
+        why some samples have nothing, a sentence; empty where all were asked.
+    """
+    start, size = 0, BATCH
+    try:
+        with _watched(model, deadline):
+            while start < total:
+                rows = range(start, min(start + size, total))
+                try:
+                    explain(rows)
+                except Exception as fault:
+                    if len(rows) == 1 or not should_reduce_batch_size(fault):
+                        raise
+                    size = len(rows) // 2
+                else:
+                    start = rows.stop
+                    continue
+                if torch.cuda.is_available():  # out here the fault no longer holds what filled the memory
+                    torch.cuda.empty_cache()
+    except _Late:
+        return deadline.sentence(start, total)
+    except NotPossible as reason:
+        return str(reason)
+    except Exception as fault:
+        words = (str(fault).strip().splitlines() or [""])[0][:200]
+        which = f"The first {start} of {total} samples" if start else "Nothing of what mattered"
+        return f"{which}: asking this model for it failed ({type(fault).__name__}: {words})."
+    return ""
+
+
+@contextmanager
+def _watched(model: nn.Module, deadline: Deadline) -> Iterator[None]:
+    """Time that runs out in the middle of a batch of a large model ends it at the next layer."""
+
+    def look(*given: Any) -> None:
+        if deadline.passed:
+            raise _Late
+
+    look()
+    hooks = [module.register_forward_pre_hook(look) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

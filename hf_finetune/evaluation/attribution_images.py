@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from hf_finetune.data import collate_images, normalized
-from hf_finetune.evaluation.attribution import BATCH, Attributions, Deadline, NotPossible, at_rest, goal
+from hf_finetune.evaluation.attribution import Attributions, Deadline, NotPossible, at_rest, goal, in_batches
 
 _MOST_PREFIX = 8  # class, distillation and register tokens before those of the patches
 _NOTHING = "No overlays: nowhere in the last feature map is there anything that speaks for the answers."
@@ -39,23 +39,19 @@ def explain_images(
         answers: for each sample the output to explain.
         outputs: those of the task.
         single: see `attribution.goal`.
-        seconds: after these no further batch is begun.
+        seconds: after these no further layer is computed.
     """
-    result, deadline = Attributions(), Deadline(seconds)
+    result = Attributions()
     device = next(model.parameters()).device
-    try:
-        with at_rest(model), _attentions_given(model) as gives:
-            for start in range(0, len(samples), BATCH):
-                if deadline.passed:
-                    result.skipped = deadline.sentence(start, len(samples))
-                    break
-                rows = range(start, min(start + BATCH, len(samples)))
-                batch = collate_images([samples[row] for row in rows])
-                inputs = normalized({name: tensor.to(device) for name, tensor in batch.items()})
-                maps, result.method = _maps(model, inputs, [answers[row] for row in rows], outputs, single, gives)
-                result.found |= {row: one for row, one in zip(rows, maps, strict=True) if one is not None}
-    except NotPossible as reason:
-        result.skipped = str(reason)
+    with at_rest(model), _attentions_given(model) as gives:
+
+        def explain(rows: range) -> None:
+            batch = collate_images([samples[row] for row in rows])
+            inputs = normalized({name: tensor.to(device) for name, tensor in batch.items()})
+            maps, result.method = _maps(model, inputs, [answers[row] for row in rows], outputs, single, gives)
+            result.found |= {row: one for row, one in zip(rows, maps, strict=True) if one is not None}
+
+        result.skipped = in_batches(model, len(samples), Deadline(seconds), explain)
     if samples and not result.found:
         result.method, result.skipped = "", result.skipped or _NOTHING
     return result

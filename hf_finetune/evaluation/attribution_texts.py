@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_finetune.evaluation.attribution import BATCH, Attributions, Deadline, NotPossible, at_rest, goal
+from hf_finetune.evaluation.attribution import Attributions, Deadline, NotPossible, at_rest, goal, in_batches
 
 _NO_OFFSETS = "No weights of words: this tokenizer does not tell where in the text its tokens stand."
 _NO_TABLE = "No weights of words: the gradient does not reach this architecture's word embeddings."
@@ -36,27 +36,25 @@ def explain_texts(
         outputs: those of the task.
         single: see `attribution.goal`.
         max_length: tokens read; the tokenizer's limit if None.
-        seconds: after these no further batch is begun.
+        seconds: after these no further layer is computed.
     """
-    result, deadline = Attributions("gradient x input"), Deadline(seconds)
+    result = Attributions("gradient x input")
     if not getattr(tokenizer, "is_fast", False):
         return Attributions(skipped=_NO_OFFSETS)
     limit = max_length or (tokenizer.model_max_length if tokenizer.model_max_length < 100_000 else None)
-    try:
-        with at_rest(model):
-            for start in range(0, len(texts), BATCH):
-                if deadline.passed:
-                    result.skipped = deadline.sentence(start, len(texts))
-                    break
-                batch = texts[start : start + BATCH]
-                encoded = _encode(tokenizer, batch, limit)
-                offsets = encoded.pop("offset_mapping").tolist()
-                own = answers[start : start + BATCH]
-                weights = _weights(model, dict(encoded), own, outputs, single)
-                for place, parts in enumerate(batch):
-                    result.found[start + place] = _pieces(encoded, offsets[place], weights[place], place, parts)
-    except NotPossible as reason:
-        return Attributions(skipped=str(reason))
+
+    def explain(rows: range) -> None:
+        batch, own = texts[rows.start : rows.stop], answers[rows.start : rows.stop]
+        encoded = _encode(tokenizer, batch, limit)
+        offsets = encoded.pop("offset_mapping").tolist()
+        weights = _weights(model, dict(encoded), own, outputs, single)
+        for place, parts in enumerate(batch):
+            result.found[rows.start + place] = _pieces(encoded, offsets[place], weights[place], place, parts)
+
+    with at_rest(model):
+        result.skipped = in_batches(model, len(texts), Deadline(seconds), explain)
+    if not result.found:
+        result.method = ""
     return result
 
 

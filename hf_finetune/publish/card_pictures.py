@@ -149,7 +149,8 @@ def _panel(sheet: Sheet, left: float, title: str, series: list[tuple[str, Curve,
 
 
 def _short(name: str, place: int) -> str:
-    """A name that fits; the class's number where Pillow's own font has not the letters."""
+    """A name that fits, in one line; the class's number where Pillow's own font has not the letters."""
+    name = " ".join(name.split())
     if any(ord(letter) > _LAST_LATIN for letter in name):
         return f"#{place}"
     return name if len(name) <= 18 else f"{name[:17]}."

@@ -106,19 +106,38 @@ def read_answers(path: Path, tasks: Sequence[dict[str, Any]]) -> list[TaskAnswer
         labels = table[f"{prefix}label"].to_pylist()
         rows = np.array([place for place, label in enumerate(labels) if label is not None], dtype=np.int64)
         column = "prediction" if task["problem"] == REGRESSION else "probabilities"
-        values = table[f"{prefix}{column}"].to_pylist()
-        scores = np.array([values[row] for row in rows], dtype=np.float64).reshape(len(rows), -1)
-        truth = _truth(task["problem"], [_encoded(labels[row], task["problem"], names) for row in rows])
+        scores = _matrix(table[f"{prefix}{column}"], len(names))
+        if len(rows) < len(labels):
+            labels, scores = [labels[row] for row in rows], scores[rows]
+        truth = _encoded(labels, task["problem"], names)
         outputs = slice(start, start + len(names))
         start += len(names)
         found.append(TaskAnswers(task["name"], task["problem"], names, rows, ids[rows], truth, scores, outputs))
     return found
 
 
-def _encoded(label: Any, problem: str, names: tuple[str, ...]) -> Any:
+def _matrix(column: Any, width: int) -> np.ndarray:
+    """(N, width) of a column of numbers or of lists, as they are stored: never as Python's objects, of which there
+    may be millions."""
+    whole = column.combine_chunks()
+    if hasattr(whole, "flatten") and whole.type.num_fields:
+        whole = whole.flatten()
+    return np.asarray(whole.to_numpy(zero_copy_only=False)).reshape(-1, width)
+
+
+def _encoded(labels: list[Any], problem: str, names: tuple[str, ...]) -> np.ndarray:
+    """What `TaskAnswers.truth` is, of labels as people read them."""
+    if problem == REGRESSION:
+        return _truth(problem, labels)
+    index: dict[str, int] = {}
+    for place, name in enumerate(names):
+        index.setdefault(name, place)
     if problem == SINGLE:
-        return names.index(label)
-    return [float(name in label) for name in names] if problem == MULTI else label
+        return np.array([index[label] for label in labels], dtype=np.int64)
+    truth = np.zeros((len(labels), len(names)))
+    for row, own in enumerate(labels):
+        truth[row, [index[name] for name in own]] = 1.0
+    return truth
 
 
 def _truth(problem: str, targets: Any) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from hf_finetune.publish.report_answers import SINGLE
 from hf_finetune.publish.report_curves import curves_of_runs
+from hf_finetune.publish.report_tasks import worst
 from hf_finetune.publish.report_view import Material, curve_metrics
 from hf_finetune.publish.report_words import whiskers
 
@@ -56,13 +57,15 @@ def _classes(views: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         tables = [one.get("classes") for one in others]
         if not all(tables):
             continue
-        names = [[row[0] for row in table["rows"]] for table in tables if table]
+        names = [[row[0] for row in table["all"]] for table in tables if table]
         if any(one != names[0] for one in names):
             continue
-        f1 = [[row[table["columns"].index("F1")] for row in table["rows"]] for table in tables if table]
+        f1 = [[row[table["columns"].index("F1")] for row in table["all"]] for table in tables if table]
         rows = [[name, *(column[row] for column in f1)] for row, name in enumerate(names[0])]
         title = "F1 by class" + (f", {task['name']}" if task["name"] else "")
-        found.append({"title": title, "columns": ["class", *(view["name"] for view in views)], "rows": rows})
+        shown, note = worst(rows, lambda row: min((f1 for f1 in row[1:] if f1 is not None), default=None))
+        columns = ["class", *(view["name"] for view in views)]
+        found.append({"title": title, "columns": columns, "rows": shown, "note": note})
     return found
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from hf_finetune.publish import charts
 from hf_finetune.publish.charts import Series
 from hf_finetune.publish.report_words import is_share
@@ -12,6 +14,7 @@ from hf_finetune.publish.report_words import is_share
 History = Sequence[dict[str, Any]]
 KINDS = ("main", "second", "third", "fourth", "fifth", "sixth")
 Figure = dict[str, Any]
+_POINTS = 1_000  # of a line: more than a screen has pixels for it, and few enough for a page that is mailed
 
 
 def curves_of(history: History, metrics: Sequence[str], best_step: int | None) -> list[Figure]:
@@ -59,11 +62,23 @@ def _figure(title: str, chart: str, series: Sequence[Series]) -> Figure:
 
 
 def _points(history: History, key: str) -> list[tuple[float, float]]:
-    return [
+    points = [
         (float(entry["epoch"]), float(entry[key]))
         for entry in history
         if isinstance(entry.get(key), (int, float)) and entry.get("epoch") is not None
     ]
+    return thinned(points)
+
+
+def thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most about a thousand: of every stretch its least and its greatest, so that no peak is lost, and both ends."""
+    if len(points) <= _POINTS:
+        return points
+    kept = {0, len(points) - 1}
+    for stretch in np.array_split(np.arange(len(points)), _POINTS // 2):
+        values = [points[place][1] for place in stretch]
+        kept |= {int(stretch[np.argmin(values)]), int(stretch[np.argmax(values)])}
+    return [points[place] for place in sorted(kept)]
 
 
 def _loss(history: History) -> Figure:
@@ -92,8 +107,15 @@ def _rates(history: History) -> Figure:
     for entry in history:
         for kind, (low, high) in (entry.get("rates") or {}).items():
             found.setdefault(kind, []).append((float(entry["epoch"]), low, high))
-    bands = [(name, KINDS[place % len(KINDS)], points) for place, (name, points) in enumerate(found.items())]
+    bands = [(name, KINDS[place % len(KINDS)], _fewer(points)) for place, (name, points) in enumerate(found.items())]
     chart = charts.band_chart("Learning rate of each group over epochs", bands, "epoch")
     wide = any(low != high for _, _, points in bands for _, low, high in points)
     note = "A band spans the rates of a group's layers, the lowest blocks at its foot." if wide else ""
     return {"title": "Learning rate", "chart": chart, "legend": [(n, k) for n, k, _ in bands], "note": note}
+
+
+def _fewer(band: list[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
+    """A band of at most so many points, evenly among its own: rates change smoothly."""
+    if len(band) <= _POINTS:
+        return band
+    return [band[int(place)] for place in np.linspace(0, len(band) - 1, _POINTS)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_finetune.evaluation.attribution import Attributions
+from hf_finetune.publish.demo_picture import as_pixels
 from hf_finetune.publish.report_answers import MULTI, REGRESSION, SINGLE, TaskAnswers
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _pictures(
         mattered = explain_images(model, made, wanted, answers.outputs, single=single, seconds=seconds)
     items: list[Item] = []
     for place, sample in enumerate(made):
-        item: Item = {"picture": _jpeg(_as_pixels(sample, processor))}
+        item: Item = {"picture": _jpeg(as_pixels(sample["pixel_values"], processor))}
         if place in mattered.found:
             item["heat"] = _heat(mattered.found[place])
         items.append(item)
@@ -154,20 +155,6 @@ def _cut(pieces: list[tuple[str, float]]) -> list[list[Any]]:
         kept.append([piece, round(weight, 3)])
         length += len(piece)
     return kept
-
-
-def _as_pixels(sample: dict[str, Any], processor: Any) -> np.ndarray:
-    """(height, width, 3) uint8 of what the model gets, before it is normalized; of other channels a grey mean."""
-    pixels = sample["pixel_values"].float().numpy()
-    if sample["pixel_values"].dtype.is_floating_point:
-        mean, std = getattr(processor, "image_mean", None), getattr(processor, "image_std", None)
-        if len(pixels) == 3 and mean and std and len(mean) == 3:
-            pixels = (pixels * np.reshape(std, (3, 1, 1)) + np.reshape(mean, (3, 1, 1))) * 255
-        else:
-            pixels = (pixels - pixels.min()) / max(float(np.ptp(pixels)), 1e-9) * 255
-    if len(pixels) != 3:
-        pixels = np.repeat(pixels.mean(axis=0, keepdims=True), 3, axis=0)
-    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
 def _jpeg(pixels: np.ndarray) -> str:

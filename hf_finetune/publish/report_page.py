@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_finetune.console import warn
+
 _FOLDER = Path(__file__).parent / "templates"
 LIMIT = 5_000_000  # bytes: more is too much for a page that is mailed and opened on a phone
 
@@ -16,7 +18,8 @@ def render(runs: Sequence[dict[str, Any]], compared: dict[str, Any] | None) -> s
     """The whole page.
 
     Text from data and labels is escaped by the template; a policy in the page's head lets no script run but its own
-    and lets nothing be loaded. Where it would be too large, every gallery is halved until it is not.
+    and lets nothing be loaded. Where it would be too large, every gallery is halved until it is not; if even that is
+    not enough, a warning says so.
 
     Args:
         runs: from `report_view.view_of`.
@@ -32,6 +35,11 @@ def render(runs: Sequence[dict[str, Any]], compared: dict[str, Any] | None) -> s
                 for group in (task["gallery"] or {"groups": []})["groups"]:
                     group["items"] = group["items"][:most]
         page = _rendered(runs, compared)
+    if (size := len(page.encode())) > LIMIT:
+        warn(
+            f"the page is large, {size / 1e6:.1f} MB: even without samples there is more of names and tables than "
+            f"{LIMIT / 1e6:.0f} MB hold. Fewer runs side by side make a smaller one."
+        )
     return page
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ _PAIRS = 20
 _BINS = 15  # as the metric ece has
 _POINTS = 1_200
 _BARS = 24
+_ROWS = 200  # of the table of classes; of more the worst are shown
 
 
 def task_section(answers: TaskAnswers, train: dict[str, Any]) -> dict[str, Any]:
@@ -27,14 +29,12 @@ def task_section(answers: TaskAnswers, train: dict[str, Any]) -> dict[str, Any]:
     if not len(answers):
         return section
     if answers.problem == SINGLE:
-        counts = np.zeros((len(answers.names), len(answers.names)), dtype=np.int64)
-        np.add.at(counts, (answers.truth, answers.decided), 1)
-        hit = answers.decided == answers.truth
+        decided = answers.decided
         return section | {
-            "matrix": _matrix(answers.names, counts) if len(answers.names) <= _MATRIX_OF else None,
-            "confused": _confused(answers.names, counts),
-            "classes": _classes(answers.names, counts, train.get("counts")),
-            "reliability": _reliability(answers.scores.max(axis=1), hit, "the answers are right"),
+            "matrix": _matrix(answers.names, answers.truth, decided) if len(answers.names) <= _MATRIX_OF else None,
+            "confused": _confused(answers.names, answers.truth, decided),
+            "classes": _classes(answers.names, answers.truth, decided, train.get("counts")),
+            "reliability": _reliability(answers.scores.max(axis=1), decided == answers.truth, "the answers are right"),
         }
     if answers.problem == MULTI:
         flat = answers.scores.ravel()
@@ -45,8 +45,10 @@ def task_section(answers: TaskAnswers, train: dict[str, Any]) -> dict[str, Any]:
     return section | {"targets": [_target(answers, place) for place in range(answers.scores.shape[1])]}
 
 
-def _matrix(names: tuple[str, ...], counts: np.ndarray) -> dict[str, Any]:
+def _matrix(names: tuple[str, ...], truth: np.ndarray, decided: np.ndarray) -> dict[str, Any]:
     """Rows of the matrix: every cell its count, and its share of the row for the colour."""
+    counts = np.zeros((len(names), len(names)), dtype=np.int64)
+    np.add.at(counts, (truth, decided), 1)
     totals = np.maximum(counts.sum(axis=1), 1)
     rows = []
     for true, name in enumerate(names):
@@ -59,27 +61,30 @@ def _matrix(names: tuple[str, ...], counts: np.ndarray) -> dict[str, Any]:
     return {"names": list(names), "rows": rows}
 
 
-def _confused(names: tuple[str, ...], counts: np.ndarray) -> list[dict[str, Any]]:
-    off = counts.copy()
-    np.fill_diagonal(off, 0)
-    order = np.argsort(-off, axis=None, kind="stable")[:_PAIRS]
-    places = [divmod(int(place), len(names)) for place in order if off.flat[place] > 0]
-    totals = counts.sum(axis=1)
-    return [
-        {"true": names[t], "said": names[s], "count": int(off[t, s]), "share": float(off[t, s] / totals[t])}
-        for t, s in places
-    ]
+def _confused(names: tuple[str, ...], truth: np.ndarray, decided: np.ndarray) -> list[dict[str, Any]]:
+    """From the answers that are wrong alone: a matrix of tens of thousands of classes would fill the memory."""
+    wrong = truth != decided
+    pairs, counts = np.unique(truth[wrong] * len(names) + decided[wrong], return_counts=True)
+    totals = np.bincount(truth, minlength=len(names))
+    found = []
+    for place in np.argsort(-counts, kind="stable")[:_PAIRS]:
+        true, said = divmod(int(pairs[place]), len(names))
+        count = int(counts[place])
+        found.append({"true": names[true], "said": names[said], "count": count, "share": count / int(totals[true])})
+    return found
 
 
-def _classes(names: tuple[str, ...], counts: np.ndarray, train: list[int] | None) -> dict[str, Any]:
-    hits, true, said = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+def _classes(names: tuple[str, ...], truth: np.ndarray, decided: np.ndarray, train: list[int] | None) -> dict[str, Any]:
+    hits, true, said = (
+        np.bincount(places, minlength=len(names)) for places in (truth[truth == decided], truth, decided)
+    )
     rows = []
     for place, name in enumerate(names):
         precision = _ratio(hits[place], said[place])
         recall = _ratio(hits[place], true[place])
         f1 = _ratio(2 * hits[place], true[place] + said[place])
         rows.append([name, *_train_count(train, place), int(true[place]), precision, recall, f1])
-    return {"columns": _columns(train, "class", ["precision", "recall", "F1"]), "rows": rows}
+    return _table(_columns(train, "class", ["precision", "recall", "F1"]), rows)
 
 
 def _labels(answers: TaskAnswers, train: list[int] | None) -> dict[str, Any]:
@@ -94,7 +99,23 @@ def _labels(answers: TaskAnswers, train: list[int] | None) -> dict[str, Any]:
         average = float(average_precision_score(true[:, place], answers.scores[:, place])) if own else None
         numbers = [_ratio(hits, called), _ratio(hits, own), _ratio(2 * hits, own + called), average]
         rows.append([name, *_train_count(train, place), own, *numbers])
-    return {"columns": _columns(train, "label", ["precision", "recall", "F1", "average precision"]), "rows": rows}
+    return _table(_columns(train, "label", ["precision", "recall", "F1", "average precision"]), rows)
+
+
+def _table(columns: list[str], rows: list[list[Any]]) -> dict[str, Any]:
+    """The table of classes: `all` of them for a comparison of runs, and `rows`, those that are shown."""
+    f1 = columns.index("F1")
+    shown, note = worst(rows, lambda row: row[f1])
+    return {"columns": columns, "rows": shown, "all": rows, "note": note}
+
+
+def worst(rows: list[list[Any]], score: Callable[[list[Any]], float | None]) -> tuple[list[list[Any]], str]:
+    """Of many rows those with the lowest scores, in the order in which they stood, and a sentence that says so."""
+    if len(rows) <= _ROWS:
+        return rows, ""
+    scores = [score(row) for row in rows]
+    order = sorted(range(len(rows)), key=lambda place: 2.0 if scores[place] is None else float(scores[place] or 0.0))
+    return [rows[place] for place in sorted(order[:_ROWS])], f"The {_ROWS} with the lowest F1 of {len(rows):,}."
 
 
 def _train_count(train: list[int] | None, place: int) -> list[int]:
@@ -111,6 +132,7 @@ def _ratio(part: Any, whole: Any) -> float | None:
 
 def _reliability(sure: np.ndarray, right: np.ndarray, what: str) -> dict[str, Any]:
     """The diagram, and its summary: bins of equal width (lower, upper], Guo et al. 2017."""
+    sure = sure.astype(np.float64)
     place = np.clip(np.ceil(sure * _BINS).astype(int) - 1, 0, _BINS - 1)
     bins, gap = [], 0.0
     for number in range(_BINS):

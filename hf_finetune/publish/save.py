@@ -1,19 +1,22 @@
 """What a run leaves in its folder, each file whole or not at all: weights first, metrics.json last.
 
-A folder with a metrics.json is therefore a finished run. Its page, report.html, is drawn after that: nothing that goes
-wrong with it can lose the run.
+A folder with a metrics.json is therefore a finished run. Its page, report.html, is drawn after that. Nothing that goes
+wrong with what only shows the run (pictures, card, about.json, the page) can lose it: it is left out, with a warning.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from torch import nn
 
+from hf_finetune.console import warn
 from hf_finetune.data.commits import commit_of_data, data_commits
 from hf_finetune.files import write_whole
 from hf_finetune.model import save_pretrained
@@ -103,33 +106,62 @@ def save_run(
     _write_rows(folder / "cleaned.jsonl", task.cleaning.dropped if task.cleaning else [])
     pinned = pin_revisions(recipe, task, loaded)
     write_whole(folder / "recipe.yaml", pinned.to_yaml())
-    own_code = brings_code(applied.model)
-    about = about_run(
-        task,
-        table=table,
-        own_code=own_code,
-        local=local_places(recipe),
-        history=history or [],
-        number_format=number_format,
-    )
-    write_whole(folder / ABOUT, _json(about))
-    pictures = card_pictures(task.labels, about["history"], best_metric(recipe, report.metrics), folder)
-    for name, content in pictures.items():
-        (folder / FOLDER).mkdir(exist_ok=True)
-        write_whole(folder / FOLDER / name, content)
-    card = model_card(
-        public_recipe(pinned, folder.resolve().name, local_places(recipe)),
-        task.labels,
-        report.metrics,
-        table,
-        own_code=own_code,
-        about=about,
-        pictures=pictures,
-        adapter=(folder / ADAPTER_FILES[0]).exists(),
-    )
-    write_whole(folder / "README.md", card)
+    _write_card(folder, recipe, pinned, task, applied.model, report, table, history or [], number_format)
     write_whole(folder / "metrics.json", _json(report.metrics))
     draw_report(folder, pinned, task, applied.model, loaded.processor, report, table)
+
+
+def _write_card(
+    folder: Path,
+    recipe: Recipe,
+    pinned: Recipe,
+    task: TaskData,
+    model: nn.Module,
+    report: Report,
+    table: str,
+    history: list[dict[str, Any]],
+    number_format: str | None,
+) -> None:
+    """about.json, pictures and README.md: each without those that could not be made."""
+    about: dict[str, Any] = {}
+    pictures: dict[str, bytes] = {}
+    with _spared(ABOUT):
+        about = about_run(
+            task,
+            table=table,
+            own_code=brings_code(model),
+            local=local_places(recipe),
+            history=history,
+            number_format=number_format,
+        )
+        write_whole(folder / ABOUT, _json(about))
+    with _spared("a picture of the model card"):
+        drawn = card_pictures(task.labels, history, best_metric(recipe, report.metrics), folder)
+        for name, content in drawn.items():
+            (folder / FOLDER).mkdir(exist_ok=True)
+            write_whole(folder / FOLDER / name, content)
+            pictures[name] = content
+    with _spared("README.md, the model card,"):
+        card = model_card(
+            public_recipe(pinned, folder.resolve().name, local_places(recipe)),
+            task.labels,
+            report.metrics,
+            table,
+            own_code=brings_code(model),
+            about=about,
+            pictures=pictures,
+            adapter=(folder / ADAPTER_FILES[0]).exists(),
+        )
+        write_whole(folder / "README.md", card)
+
+
+@contextmanager
+def _spared(what: str) -> Iterator[None]:
+    """Work on what only shows the run: whatever goes wrong with it is a warning."""
+    try:
+        yield
+    except Exception as fault:  # hours of training are not lost for it
+        warn(f"{what} was not made: {type(fault).__name__}: {fault}. The run itself is complete without it.")
 
 
 def best_metric(recipe: Recipe, metrics: dict[str, dict[str, Any]]) -> str | None:

@@ -101,5 +101,7 @@ class Progress(TrainerCallback):
 
 
 def _at_a_terminal() -> bool:
-    """Whether a table can be drawn again and again in its place."""
-    return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb") and "ipykernel" not in sys.modules
+    """Whether a table can be drawn again and again in its place, and no lines are wanted in a file instead."""
+    if not (sys.stderr.isatty() and sys.stdout.isatty()):  # the table would take with it what goes to the file
+        return False
+    return os.environ.get("TERM", "") not in ("", "dumb") and "ipykernel" not in sys.modules
