@@ -6,16 +6,21 @@ from pathlib import Path
 
 import pytest
 import yaml
+from datasets import Dataset, DatasetDict
 from evaluation_samples import image_model, text_model
 from hub_card_check import errors_of_card
 from huggingface_hub import ModelCard
 from test_publish_save import save
 
+from hf_finetune.data import LabelSpace, load_data
 from hf_finetune.errors import RecipeError, UserError
 from hf_finetune.publish import card_pictures
+from hf_finetune.publish.card import model_card
+from hf_finetune.publish.card_facts import data_table, split_of_test
+from hf_finetune.publish.licence import licence_of
 from hf_finetune.publish.local_places import local_places, public_recipe
-from hf_finetune.publish.own_part import _KINDS, marked, merge, words_of_a_person
-from hf_finetune.publish.parcel import pack
+from hf_finetune.publish.own_part import _KINDS, files_of, marked, merge, recorded, words_of_a_person
+from hf_finetune.publish.parcel import _cleaned, _ways, pack, recipe_for_others
 from hf_finetune.publish.push import push_command
 from hf_finetune.publish.retry import GivenUp, again, told
 from hf_finetune.recipes import load_recipe
@@ -90,8 +95,84 @@ def test_the_report_loses_its_places(tmp_path, monkeypatch):
     folder, *_ = save(tmp_path / "run", image_model())
     user = getpass.getuser()
     monkeypatch.setenv("USER", user)
-    (folder / "report.html").write_text(f"<p>{folder.resolve()}/x, {Path.home()}/photos, /home/{user}/y, /roots</p>")
-    assert as_text(pack(folder, "me/there"), "report.html") == "<p>./x, ~/photos, ~/y, /roots</p>"
+    places = f"{folder.resolve()}/x, {Path.home()}/photos, /home/{user}/y, /roots"
+    _change(folder / "report.json", lambda data: data["data"].update(warnings=[places]))
+    assert "./x, ~/photos, ~/y, /roots" in as_text(pack(folder, "me/there"), "report.html")
+
+
+def _change(path, change):
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def test_the_report_shows_the_recipe_for_others(tmp_path):
+    private = {"push": False, "repo": "secret-owner/secret-repo", "private": True}
+    folder, *_ = save(
+        tmp_path / "run",
+        image_model(),
+        hub=private,
+        training={"report_to": ["tensorboard"], "run_name": "secret-run"},
+    )
+    assert "secret-run" in (folder / "report.html").read_text()
+    page = as_text(pack(folder, "me/there"), "report.html")
+    for private in ("secret-owner", "secret-repo", "secret-run", "tensorboard", str(tmp_path)):
+        assert private not in page
+    assert "runs/there" in page and "accuracy" in page and "<img" in page  # it is the whole page
+    (folder / "report.html").unlink()  # who does not want samples shown deletes it
+    assert "report.html" not in pack(folder, "me/there")
+
+
+def test_places_are_found_as_html_and_json_write_them_and_those_of_the_machine_that_trained(tmp_path):
+    folder, *_ = save(tmp_path / "run", image_model(), output_dir="out/it's & that")
+    trained = {"home": "/people/alice", "cwd": "/people/alice/it's <here>"}
+    _change(folder / "about.json", lambda about: about.update(trained=trained))
+    found = "/people/alice/it's <here>/out/it's & that/x, /people/alice/it's <here>/photos, /people/alice/y"
+    _change(folder / "report.json", lambda data: data["data"].update(warnings=[found]))
+    _change(folder / "metrics.json", lambda metrics: metrics["train"].update(note=found))
+    parcel = pack(folder, "me/there")
+    for name in ("report.html", "metrics.json"):
+        assert "./x, ./photos, ~/y" in as_text(parcel, name) and "alice" not in as_text(parcel, name)
+    replacements = {way: "." for way in _ways('/a/it\'s & "b"\\ü')}
+    for written in ("/a/it's & \"b\"\\ü", "/a/it&#39;s &amp; &#34;b&#34;\\ü", "/a/it&#x27;s &amp; &quot;b&quot;\\ü",
+                    json.dumps("/a/it's & \"b\"\\ü")[1:-1], "/a/it%27s%20%26%20%22b%22%5C%C3%BC"):  # fmt: skip
+        assert _cleaned(f"<{written}/x>", replacements) == "<./x>"
+
+
+def test_a_run_tells_where_it_was_made_and_which_splits_it_read(tmp_path):
+    folder, *_ = save(tmp_path / "run", image_model())
+    about = json.loads((folder / "about.json").read_text())
+    assert about["trained"] == {"home": str(Path.home()), "cwd": str(Path.cwd())}
+
+
+def test_the_split_that_was_read_is_named(tmp_path):
+    recipe = load_recipe("sst2", "data.test_split=auto", "data.train_split=auto")
+    share = {"splits": {"train": "all", "validation": 0.1, "test": 0.2}}
+    assert split_of_test(recipe, share) == "all (20% held out)"
+    assert split_of_test(recipe, {"splits": {"train": "train", "test": "validation"}}) == "validation"
+    assert split_of_test(recipe, {}) is None  # nobody knows what auto meant
+    table = data_table(recipe, share | {"rows": {"train": 80, "test": 20}})
+    assert "| train | 80 | `all` |" in table and "| test | 20 | 20% of `all` |" in table
+    card = model_card(recipe, LabelSpace("single_label_classification", ("a", "b")),
+                      {"test": {"accuracy": 0.5, "samples": 20}}, "", about=share)  # fmt: skip
+    index = yaml.safe_load(card.split("---")[1])["model-index"][0]["results"][0]["dataset"]
+    assert index["split"] == "all (20% held out)"
+    rows = {"text": ["good", "bad"] * 20, "label": [0, 1] * 20}
+    recipe = load_recipe("sst2", "data.test_split=0.2", "data.train_split=auto", "data.validation=0.25")
+    columns = recipe.data.model_copy(update={"text": "text", "label": "label"})
+    data = load_data(recipe.model_copy(update={"data": columns}), DatasetDict(only=Dataset.from_dict(rows)))
+    assert data.whence == {"train": "only", "validation": 0.25, "test": 0.2}
+
+
+def test_the_licence_is_not_of_a_checkpoint_that_was_a_folder_here(tmp_path):
+    folder, *_ = save(tmp_path / "run", image_model())
+    (folder / "recipe.yaml").write_text(
+        (folder / "recipe.yaml").read_text().replace(str(tmp_path / "run-base"), "owner/model")
+    )
+    _change(folder / "about.json", lambda about: about.update(local=["owner/model"]))
+    recipe = recipe_for_others(folder, "me/there")
+    assert recipe.model.checkpoint == "./model"
+    assert licence_of(None, recipe) is None  # a Hub that is not there is not asked
 
 
 # --- the recipe ------------------------------------------------------------------------------------------------------
@@ -163,13 +244,35 @@ NEW = f"---\nlicense: apache-2.0\ntags:\n- hf_finetune\n- full\n---\n\n{marked('
 
 
 def test_a_persons_words_and_metadata_stay():
-    merged = merge(NEW, OLD)
+    merged = merge(NEW, OLD)  # of an earlier version, without a record: nobody knows whose licence it is, and it stays
     assert not merged.edited and merged.text.index("Above.") < merged.text.index("# new") < merged.text.index("Below.")
     assert "# old" not in merged.text
     header = yaml.safe_load(merged.text.split("---")[1])
     assert header == {"license": "mit", "tags": ["hf_finetune", "full", "mine"]}
     assert merge(NEW, merged.text).text == merged.text
     assert merge(NEW, "").text == NEW and merge(NEW, NEW).text == NEW
+
+
+FULL = "license: apache-2.0\nbase_model: a/old\ndatasets:\n- a/old\nlanguage: en\ntags:\n- hf_finetune\n- lora\n"
+
+
+def test_of_the_metadata_only_what_a_person_changed_stays():
+    ours = recorded(f"---\n{FULL}---\n\n{marked('# old')}\n", ["a.txt", "b.png"])
+    assert files_of(ours) == {"a.txt", "b.png"} and files_of(OLD) == set() and not words_of_a_person(ours)
+    new = recorded(f"---\nlibrary_name: transformers\ntags:\n- hf_finetune\n- full\n---\n\n{marked('# new')}\n")
+
+    def header(old):
+        return yaml.safe_load(merge(new, old).text.split("---")[1])
+
+    plain = {"library_name": "transformers", "tags": ["hf_finetune", "full"]}
+    assert header(ours) == plain  # our stale licence, base model and data set are gone
+    assert header(ours.replace("apache-2.0", "mit")) == plain | {"license": "mit"}
+    assert header(ours.replace("datasets:\n- a/old", "datasets:\n- me/mine")) == plain | {"datasets": ["me/mine"]}
+    assert header(ours.replace("- lora\n", "- lora\n- birds\n"))["tags"] == ["hf_finetune", "full", "birds"]
+    kept = merge(new, ours.replace("apache-2.0", "mit")).text
+    assert header(kept)["license"] == "mit" and merge(new, kept).text == kept  # a third push knows it too
+    by_hand = "---\nlicense: mit\nbase_model: me/base\n---\n\nMine.\n"
+    assert header(by_hand) == plain | {"license": "mit", "base_model": "me/base"}
 
 
 def test_a_readme_without_marks_is_a_persons_and_ours_goes_below():

@@ -25,6 +25,7 @@ ALLOWED = {
     "preprocessor_config.json",
     "README.md",
     "recipe.yaml",
+    "report.html",
 }
 TRAIN = (
     "train",
@@ -101,11 +102,14 @@ def test_one_commit_holds_what_is_allowed_and_nothing_of_this_machine(hub, line,
     assert repo.messages[1:] == [
         f"hf_finetune run: accuracy {json.loads((run / 'metrics.json').read_text())['test']['accuracy']:.4f}"
     ]
-    assert set(repo.files) - {".gitattributes", "report.html"} == ALLOWED
+    assert set(repo.files) - {".gitattributes"} == ALLOWED
     assert hub.repo("me/digits").files.keys() == repo.files.keys()
     for name, text in texts(repo.files).items():
         for private in (str(line.folder), str(Path.home()) + "/", "somebody", TOKEN):
             assert private not in text, f"{private} in {name}"
+    page = repo.files["report.html"].decode()
+    assert "runs/full-of-things" in page and "repo: me/digits" not in page and "push: true" not in page
+    assert "repo: me/digits" in (run / "report.html").read_text()  # the one in the folder tells it
     recipe = yaml.safe_load(repo.files["recipe.yaml"])
     assert recipe["data"]["revision"] == hub.repo("me/digits-data", "dataset").branches["main"]
     assert recipe["output_dir"] == "runs/full-of-things" and recipe["hub"]["push"] is False
@@ -157,9 +161,7 @@ print(card.data.license, card.data.datasets, card.data.metrics, card.data.pipeli
     assert done.returncode == 0, done.stderr[-3000:]
     test = json.loads((run / "metrics.json").read_text())["test"]
     low, high = test["accuracy_ci95"]
-    assert f"'accuracy (95% interval {low:.4f} to {high:.4f})', {test['accuracy']:.6f}" in done.stdout.replace(
-        "0)", "0)"
-    )
+    assert f"'accuracy (95% interval {low:.4f} to {high:.4f})', {test['accuracy']:.6f}" in done.stdout
     assert "apache-2.0 ['me/digits-data'] ['accuracy', 'f1'] image-classification transformers" in done.stdout
     text = hub.repo("me/digits").files["README.md"].decode()
     assert f"| accuracy | {test['accuracy']:.4f} | {low:.4f} to {high:.4f} |" in text
@@ -176,11 +178,15 @@ def test_a_published_run_is_reproduced_and_judged(hub, line, run):
     again = line("reproduce", "me/digits", HF_TOKEN=None)
     assert again.code == 0, again.out + again.err
     assert "lies within the published interval" in again.out and "OUTSIDE" not in again.out
+    made = f"runs/me--digits-{hub.repo('me/digits').branches['main'][:12]}-reproduced"
+    assert "already there" not in again.out and (line.folder / made / "metrics.json").is_file()
+    same = line("reproduce", "me/digits", HF_TOKEN=None)
+    assert same.code == 0 and f"Compared with the run already there, {made}" in same.out
     files = dict(hub.repo("me/digits").files)
     metrics = json.loads(files["metrics.json"])
     metrics["test"]["accuracy_ci95"] = [0.1, 0.2]
     hub.add("me/boaster", files | {"metrics.json": json.dumps(metrics).encode()})
-    outside = line("reproduce", "me/boaster", "output_dir=runs/digits-reproduced", HF_TOKEN=None)
+    outside = line("reproduce", "me/boaster", f"output_dir={made}", HF_TOKEN=None)
     assert outside.code == 1 and "does NOT lie within" in outside.out, outside.err
     del metrics["test"]
     hub.add("me/untested", files | {"metrics.json": json.dumps(metrics).encode()})
@@ -265,7 +271,7 @@ def test_a_persons_words_stay(hub, line, run):
     assert line("push", "runs/digits", "--repo", "me/edited").code == 0
     assert repo.branches["main"] == commit  # nothing is new: no commit
     old = repo.files["README.md"].decode()
-    edited = old.replace("license: apache-2.0", "license: mit\nlanguage: en", 1).replace("# digits", "# digits", 1)
+    edited = old.replace("license: apache-2.0", "license: mit\nlanguage: en", 1)
     edited = edited.replace("<!-- hf_finetune: written", "Thanks to grandmother.\n\n<!-- hf_finetune: written", 1)
     repo.commit("main", repo.files | {"README.md": f"{edited}\n## Citation\n\nMe, 2026.\n".encode()}, "by hand")
     shutil.copytree(run, line.folder / "runs" / "changed")
@@ -281,9 +287,17 @@ def test_a_persons_words_stay(hub, line, run):
 
 
 def test_what_an_earlier_push_left_goes_and_what_a_person_added_stays(hub, line, run):
-    repo = hub.add("me/grown", {"adapter_model.safetensors": b"x", "adapter_config.json": b"{}", "notes.md": b"mine"})
+    theirs = {"pictures/demo.png": b"mine", "vocab.txt": b"mine", "notes.md": b"mine"}
+    repo = hub.add("me/grown", theirs)
+    grown = line.folder / "runs" / "grown"
+    shutil.copytree(run, grown)
+    (grown / "pictures" / "more.png").write_bytes((run / "pictures" / "learning_curve.png").read_bytes())
+    (grown / "special_tokens_map.json").write_text("{}")
+    first = line("push", "runs/grown", "--repo", "me/grown")
+    assert first.code == 0 and "also holds vocab.txt" in first.err
+    assert {"pictures/more.png", "special_tokens_map.json"} <= set(repo.files)
     assert line("push", "runs/digits", "--repo", "me/grown").code == 0
-    assert not any(name.startswith("adapter") for name in repo.files) and repo.files["notes.md"] == b"mine"
+    assert set(repo.files) == ALLOWED | theirs.keys() and all(repo.files[name] == b"mine" for name in theirs)
 
 
 def test_private_and_branches(hub, line, run):

@@ -46,6 +46,7 @@ class TaskData:
         cleaning: what data.clean has dropped; None where it is off.
         mixed: of each data set, where tasks bring several, its number of training rows and its weight.
         contents: by role, a checksum of what its images or texts show, in order; none where tasks bring data sets.
+        whence: by role, the split of the source or the share of train, with no `auto`; none where there are tasks.
     """
 
     train: Dataset
@@ -60,6 +61,7 @@ class TaskData:
     cleaning: Cleaning | None = None
     mixed: tuple[tuple[int, float | None], ...] = ()
     contents: Mapping[str, str] = field(default_factory=dict)
+    whence: Mapping[str, str | float | None] = field(default_factory=dict)
 
 
 def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> TaskData:
@@ -97,6 +99,7 @@ def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Ta
         fingerprint=fingerprint_of(kept, looked, labels),
         cleaning=cleaning,
         contents={role: _content_of(looked[role]) for role in kept},
+        whence={"train": data.train_split, "validation": data.validation, "test": data.test_split},
     )
 
 

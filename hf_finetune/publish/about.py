@@ -44,6 +44,8 @@ def about_run(
         "strategy_table": table,
         "own_code": own_code,
         "local": list(local),
+        "trained": {"home": str(Path.home()), "cwd": str(Path.cwd())},  # a push from elsewhere takes these out too
+        "splits": dict(task.whence),
         "versions": versions(),
         "machine": machine_in_words(),
         "number_format": number_format,

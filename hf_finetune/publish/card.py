@@ -11,7 +11,7 @@ from hf_finetune.publish.card_pictures import CONFUSION, CURVE, FOLDER
 from hf_finetune.publish.card_usage import beyond_pipelines, no_probabilities, usage
 from hf_finetune.publish.code_span import code
 from hf_finetune.publish.local_places import is_hub_id
-from hf_finetune.publish.own_part import marked
+from hf_finetune.publish.own_part import marked, recorded
 
 if TYPE_CHECKING:
     from hf_finetune.data import LabelSpace
@@ -62,7 +62,7 @@ def model_card(
         f"## Limits\n\n{limits(recipe, metrics, about)}",
     ]
     body = "\n\n".join(part for part in parts if part)
-    return f"---\n{header(recipe, metrics, name, adapter)}\n---\n\n{marked(body)}\n"
+    return recorded(f"---\n{header(recipe, metrics, name, adapter, about)}\n---\n\n{marked(body)}\n")
 
 
 def _under(title: str, text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hf_finetune.data.sources import MEMORY
+from hf_finetune.data.split_names import AUTO
 from hf_finetune.publish.code_span import code
 from hf_finetune.publish.local_places import is_hub_id
 
@@ -17,16 +18,30 @@ def data_table(recipe: Recipe, about: dict[str, Any]) -> str:
     rows: dict[str, int] = about.get("rows", {})
     if not rows:
         return ""
-    data = recipe.data
-    whence = {"train": data.train_split, "validation": data.validation, "test": data.test_split}
+    whence = whence_of(recipe, about)
     lines = ["| split | rows | from |", "|---|---|---|"]
-    lines += [f"| {name} | {count:,} | {_share(whence[name])} |" for name, count in rows.items()]
+    lines += [f"| {name} | {count:,} | {_share(whence[name], whence['train'])} |" for name, count in rows.items()]
     notes = [f"Data: {_dataset(recipe)}."]
     if left := about.get("skipped"):
         notes.append(f"{left:,} broken rows were left out.")
     if dropped := about.get("cleaned"):
         notes.append(f"`data.clean` dropped {dropped:,} rows.")
     return "\n".join(lines) + "\n\n" + " ".join(notes)
+
+
+def whence_of(recipe: Recipe, about: dict[str, Any]) -> dict[str, Any]:
+    """By role, the split that was read, or the share of train; None where nobody knows what `auto` meant."""
+    data = recipe.data
+    named = {"train": data.train_split, "validation": data.validation, "test": data.test_split}
+    return {role: None if split == AUTO else split for role, split in (named | about.get("splits", {})).items()}
+
+
+def split_of_test(recipe: Recipe, about: dict[str, Any]) -> str | None:
+    """The split of the data set that the test was taken from; for a share, the train split and the share."""
+    whence = whence_of(recipe, about)
+    if isinstance(whence["test"], float):
+        return f"{whence['train'] or 'train'} ({whence['test']:.0%} held out)"
+    return whence["test"]
 
 
 def source(recipe: Recipe) -> str:
@@ -118,8 +133,8 @@ def _not_public(recipe: Recipe) -> str:
     return " data.dataset=YOURS" * data + " model.checkpoint=YOURS" * recipe.model.checkpoint.startswith("./")
 
 
-def _share(value: object) -> str:
-    return f"{value:.0%} of train" if isinstance(value, float) else code(value) if value else ""
+def _share(value: object, train: str | None) -> str:
+    return f"{value:.0%} of {code(train or 'train')}" if isinstance(value, float) else code(value) if value else ""
 
 
 def _energy(kilowatt_hours: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hf_finetune.publish.card_facts import split_of_test
 from hf_finetune.publish.local_places import is_hub_id
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _HUB_METRICS = {
 }
 
 
-def header(recipe: Recipe, metrics: dict[str, dict[str, Any]], name: str, adapter: bool) -> str:
+def header(recipe: Recipe, metrics: dict[str, dict[str, Any]], name: str, adapter: bool, about: dict[str, Any]) -> str:
     """YAML between the dashes of a README.md.
 
     Args:
@@ -32,6 +33,7 @@ def header(recipe: Recipe, metrics: dict[str, dict[str, Any]], name: str, adapte
         metrics: as metrics.json holds them.
         name: of the model.
         adapter: whether weights of an adapter lie beside the base model.
+        about: as about.json holds it.
     """
     from huggingface_hub import ModelCardData
 
@@ -39,7 +41,7 @@ def header(recipe: Recipe, metrics: dict[str, dict[str, Any]], name: str, adapte
     on_hub = isinstance(dataset, str) and is_hub_id(dataset)
     base = is_hub_id(checkpoint) and recipe.strategy.kind != "scratch"
     scores = _scores(metrics.get("test", {}))
-    results = _results(recipe, metrics["test"], scores) if scores and on_hub else None
+    results = _results(recipe, metrics["test"], scores, split_of_test(recipe, about)) if scores and on_hub else None
     data = ModelCardData(
         license="apache-2.0" if checkpoint.startswith("package:") else None,  # those that ship with hf_finetune
         library_name="transformers",
@@ -68,7 +70,7 @@ def _datasets(recipe: Recipe) -> list[str]:
     return list(dict.fromkeys(each for each in named if isinstance(each, str) and is_hub_id(each)))
 
 
-def _results(recipe: Recipe, test: dict[str, Any], scores: dict[str, float]) -> list[Any]:
+def _results(recipe: Recipe, test: dict[str, Any], scores: dict[str, float], split: str | None) -> list[Any]:
     from huggingface_hub import EvalResult
 
     def named(metric: str) -> str:
@@ -82,7 +84,7 @@ def _results(recipe: Recipe, test: dict[str, Any], scores: dict[str, float]) -> 
             dataset_type=dataset,
             dataset_name=dataset,
             dataset_config=recipe.data.config,
-            dataset_split=str(recipe.data.test_split),
+            dataset_split=split,
             dataset_revision=recipe.data.revision,
             metric_type=_HUB_METRICS.get(metric, metric),
             metric_name=named(metric),

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
 from hf_finetune.publish.local_places import is_hub_id
-from hf_finetune.recipes import load_recipe
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+    from hf_finetune.recipes import Recipe
+
 _KEYS = ("license", "license_name", "license_link")
 
 
-def licence_of(api: HfApi, folder: Path) -> dict[str, str] | None:
-    """The base model's licence, as its card on the Hub says; None where it cannot be found out."""
+def licence_of(api: HfApi, recipe: Recipe) -> dict[str, str] | None:
+    """The base model's licence, as its card on the Hub says; None where it cannot be found out.
+
+    Args:
+        api: of the Hub.
+        recipe: the public one: in it a folder that looked like a name of the Hub no longer does.
+    """
     from huggingface_hub.errors import HfHubHTTPError
 
-    model = load_recipe(str(folder / "recipe.yaml")).model
+    model = recipe.model
     if not is_hub_id(model.checkpoint):
         return None
     try:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import ast
 import getpass
+import html
 import json
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
+from urllib.parse import quote
 
 from hf_finetune.errors import UserError
 from hf_finetune.publish.about import labels_of, read_about
 from hf_finetune.publish.card import model_card
 from hf_finetune.publish.card_pictures import FOLDER
 from hf_finetune.publish.local_places import local_places, public_recipe
+from hf_finetune.publish.public_report import public_page
 from hf_finetune.recipes import Recipe, load_recipe
 
 _WEIGHTS = re.compile(r"(model|adapter_model)(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
@@ -34,13 +37,19 @@ _PLACES = ("_name_or_path", "name_or_path", "base_model_name_or_path", "tokenize
 Parcel = dict[str, Path | bytes]
 
 
-def is_ours(name: str) -> bool:
-    """Whether a file of a repository is one that a push writes, so that a later push may take it away."""
-    return (
-        name in _CONFIGS | _TOKENIZER | {_REPORT}
-        or _WEIGHTS.fullmatch(name) is not None
-        or _PICTURE.fullmatch(name) is not None
-    )
+def is_loaded(name: str) -> bool:
+    """Whether libraries look for a file of this name when they load a model."""
+    return name in _CONFIGS | _TOKENIZER or _WEIGHTS.fullmatch(name) is not None
+
+
+def recipe_for_others(folder: Path, repo: str) -> Recipe:
+    """The recipe of a finished run as it is pushed.
+
+    Raises:
+        UserError: the run is not finished.
+    """
+    recipe = _finished(folder)
+    return public_recipe(recipe, repo.partition("/")[2], _local(recipe, read_about(folder)))
 
 
 def pack(folder: Path, repo: str) -> Parcel:
@@ -55,8 +64,9 @@ def pack(folder: Path, repo: str) -> Parcel:
     """
     recipe = _finished(folder)
     about = read_about(folder)
-    local = tuple(about.get("local", ())) or local_places(recipe)
-    public = public_recipe(recipe, repo.partition("/")[2], local)
+    local = _local(recipe, about)
+    name = repo.partition("/")[2]
+    public = public_recipe(recipe, name, local)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
 
     parcel: Parcel = {}
@@ -86,9 +96,11 @@ def pack(folder: Path, repo: str) -> Parcel:
         adapter="adapter_config.json" in parcel,
     )
     parcel["README.md"] = card.encode()
-    replacements = _replacements(folder, local)
+    replacements = _replacements(folder, local, _elsewhere(recipe, about))
     if (folder / _REPORT).is_file():
-        parcel[_REPORT] = _cleaned((folder / _REPORT).read_text(encoding="utf-8"), replacements).encode()
+        page = public_page(folder, name, public, lambda text: _cleaned(text, replacements))
+        if page is not None:
+            parcel[_REPORT] = page
     for name in ("metrics.json", "recipe.yaml", "README.md"):
         content = parcel[name]
         if isinstance(content, bytes):
@@ -103,6 +115,17 @@ def _finished(folder: Path) -> Recipe:
             f"{folder} holds no finished run: {', '.join(lacking)} is missing. Give the output_dir of a finished run."
         )
     return load_recipe(str(folder / "recipe.yaml"))
+
+
+def _local(recipe: Recipe, about: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(about["local"]) if "local" in about else local_places(recipe)
+
+
+def _elsewhere(recipe: Recipe, about: dict[str, Any]) -> dict[str, str]:
+    """Home, working directory and output_dir of the machine that trained, and what stands in their stead."""
+    trained = about.get("trained", {})
+    output = PurePath(trained.get("cwd", ""), recipe.output_dir)
+    return {trained.get("home", ""): "~", trained.get("cwd", ""): ".", str(output): "."}
 
 
 def _without_places(path: Path, repo: str) -> bytes:
@@ -145,17 +168,26 @@ def _texts(value: Any) -> list[str]:
     return [text for each in inner for text in _texts(each)]
 
 
-def _replacements(folder: Path, local: tuple[str, ...]) -> dict[str, str]:
-    """Every way in which this machine's places may be written, longest first, and what stands in their stead."""
+def _replacements(folder: Path, local: tuple[str, ...], elsewhere: dict[str, str]) -> dict[str, str]:
+    """Every way in which a machine's places may be written, longest first, and what stands in their stead."""
     home = Path.home()
     places = {str(Path(each).expanduser().absolute()): f"./{Path(each).name}" for each in local}
     places |= {each: f"./{Path(each).name}" for each in local if len(Path(each).parts) > 1}
-    places |= {str(folder.resolve()): ".", str(Path.cwd()): ".", str(home): "~"}
+    places |= elsewhere
+    places |= {str(folder.resolve()): ".", str(folder.absolute()): ".", str(Path.cwd()): ".", str(home): "~"}
     user = getpass.getuser() if os.environ.get("USER") or os.environ.get("LOGNAME") else ""
     if user:
         places |= {f"/home/{user}": "~", f"/Users/{user}": "~"}
     kept = {place: word for place, word in places.items() if len(place.strip("/\\")) > 2 and place not in ("/", "\\")}
-    return dict(sorted(kept.items(), key=lambda pair: -len(pair[0])))
+    written = {way: word for place, word in kept.items() for way in _ways(place)}
+    return dict(sorted(written.items(), key=lambda pair: -len(pair[0])))
+
+
+def _ways(place: str) -> set[str]:
+    """A place as it is, and as HTML (by Python and by the page's template), JSON and addresses write it."""
+    escaped = html.escape(place)
+    page = escaped.replace("&#x27;", "&#39;").replace("&quot;", "&#34;")
+    return {place, escaped, page, json.dumps(place)[1:-1], json.dumps(place, ensure_ascii=False)[1:-1], quote(place)}
 
 
 def _cleaned(text: str, replacements: dict[str, str]) -> str:

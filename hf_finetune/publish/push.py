@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from hf_finetune.console import is_main_process, say, warn
 from hf_finetune.errors import UserError
 from hf_finetune.publish.licence import licence_of, with_licence
-from hf_finetune.publish.own_part import merge, only_header, words_of_a_person
-from hf_finetune.publish.parcel import Parcel, is_ours, pack
+from hf_finetune.publish.own_part import files_of, merge, recorded, with_metadata, words_of_a_person
+from hf_finetune.publish.parcel import Parcel, is_loaded, pack, recipe_for_others
 from hf_finetune.publish.retry import GivenUp, again, may_pass, refused, status_of, told
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class PushError(UserError):
 
 
 def check_hub(hub: Hub) -> None:
-    """Before a run that is to be pushed: is there a token, and does the Hub take it?
+    """Before a run that is to be pushed: is there a token, and does the Hub take it? Asked by the process that pushes.
 
     Raises:
         UserError: there is no token, the Hub refuses it, or the network is switched off.
@@ -38,14 +38,14 @@ def check_hub(hub: Hub) -> None:
     from huggingface_hub.constants import is_offline_mode
     from huggingface_hub.errors import HfHubHTTPError
 
+    if not is_main_process():  # the others push nothing, and may lie on machines without a token
+        return
     if is_offline_mode():
         raise UserError(
             "hub.push=true, and HF_HUB_OFFLINE is set: unset it, or train without and `hf-finetune push` later."
         )
     if get_token() is None:
         raise UserError("hub.push=true, and there is no token of the Hub: `hf auth login`, or set HF_TOKEN.")
-    if not is_main_process():
-        return
     try:
         HfApi().whoami()
     except HfHubHTTPError as error:
@@ -69,8 +69,8 @@ def push_run(
     """Push a finished run, and return the address of what is there then.
 
     One commit holds weights, configuration, processor or tokenizer, adapter, model card, recipe.yaml, metrics.json,
-    report.html and pictures, and nothing else of the folder; files of an earlier push that this run has not go away.
-    What a person wrote in the README, there or here, stays. The token comes from the Hub's usual places.
+    report.html and pictures, and nothing else of the folder; files that an earlier push listed and this run has not
+    go away. What a person wrote in the README, there or here, stays. The token comes from the Hub's usual places.
 
     Args:
         folder: of a finished run; nothing in it is changed.
@@ -131,9 +131,13 @@ def _attempt(api: HfApi, folder: Path, parcel: Parcel, repo: str, private: bool,
         api.create_branch(repo, branch=revision, exist_ok=True)
         info = api.model_info(repo, revision=revision)
     there = {entry.rfilename for entry in info.siblings or []}
-    files = parcel | {"README.md": _readme(api, folder, parcel, repo, info.sha, "README.md" in there)}
+    old = _remote_readme(api, repo, info.sha) if "README.md" in there else ""
+    files = parcel | {"README.md": _readme(api, folder, parcel, repo, old)}
+    pushed_before = files_of(old)
+    if strange := sorted(name for name in there - pushed_before - set(files) if is_loaded(name)):
+        warn(f"{repo} also holds {', '.join(strange)}, of no push of ours: left there, and loaded with the model.")
     operations: list[Any] = [
-        CommitOperationDelete(path_in_repo=name) for name in sorted(there) if is_ours(name) and name not in files
+        CommitOperationDelete(path_in_repo=name) for name in sorted(there & pushed_before) if name not in files
     ]
     operations += [
         CommitOperationAdd(path_in_repo=name, path_or_fileobj=content if isinstance(content, bytes) else str(content))
@@ -149,19 +153,19 @@ def _attempt(api: HfApi, folder: Path, parcel: Parcel, repo: str, private: bool,
     return f"{api.endpoint}/{repo}/tree/{revision or 'main'} (commit {made.oid[:12]})"
 
 
-def _readme(api: HfApi, folder: Path, parcel: Parcel, repo: str, commit: str | None, exists: bool) -> bytes:
+def _readme(api: HfApi, folder: Path, parcel: Parcel, repo: str, there: str) -> bytes:
     """Our card with what a person wrote: on the Hub, else in the run's folder."""
     new = parcel["README.md"]
     assert isinstance(new, bytes)
-    text = with_licence(new.decode(), licence_of(api, folder))
+    text = with_licence(new.decode(), licence_of(api, recipe_for_others(folder, repo)))
+    text = recorded(text, parcel)
     file = folder / "README.md"
     here = file.read_text(encoding="utf-8") if file.is_file() else ""
-    there = _remote_readme(api, repo, commit) if exists else ""
-    text = merge(text, only_header(here)).text
+    text = with_metadata(text, here)
     merged = merge(text, here if words_of_a_person(here) and not words_of_a_person(there) else there)
     if merged.edited:
         say("note: the written part of README.md had been changed by hand; what it became stays above the new one.")
-    return merge(merged.text, only_header(there)).text.encode()
+    return with_metadata(merged.text, there).encode()
 
 
 def _remote_readme(api: HfApi, repo: str, commit: str | None) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,17 @@ class Published:
         """The test metric that decides: the first that has an interval.
 
         Raises:
-            UserError: there is none.
+            UserError: there is none, or one is no interval.
         """
         test = self.metrics.get("test", {})
-        found = next((name for name in test if test.get(f"{name}_ci95")), None)
+        for name, value in test.items():
+            # Of a metric that is undefined there is none, or one of nothing.
+            if name.endswith("_ci95") and value not in (None, [None, None]) and _interval(value) is None:
+                raise UserError(
+                    f"{self.repo}: {name} in its metrics.json must be two finite numbers, the lower first, and is "
+                    f"{str(value)[:80]}: nothing can be compared."
+                )
+        found = next((name for name in test if _interval(test.get(f"{name}_ci95"))), None)
         if found is None:
             raise UserError(
                 f"{self.repo} publishes no test score with an interval (evaluation.bootstrap=0, or no test split), so "
@@ -53,7 +61,9 @@ class Published:
         Raises:
             UserError: the recipe cannot be read, or what it needs lies on somebody else's machine.
         """
-        name = self.repo.partition("/")[2]
+        name = (
+            f"{self.repo.replace('/', '--')}-{self.commit[:12]}"  # another owner's, or another commit, is another run
+        )
         resolved = resolve(f"{HUB}{self.repo}@{self.commit}", [f"output_dir=runs/{name}-reproduced", *pairs])
         for note in resolved.notes:
             say(f"note: {note}")
@@ -112,12 +122,13 @@ class Verdict:
     words: str
 
 
-def compare(published: Published, again: dict[str, dict[str, Any]]) -> Verdict:
+def compare(published: Published, again: dict[str, dict[str, Any]], already: Path | None = None) -> Verdict:
     """Judge a run that was made again.
 
     Args:
         published: what it is held against.
         again: its metrics.
+        already: its folder, where it had been made before and nothing was trained now.
 
     Raises:
         UserError: it has not the metric that decides.
@@ -125,24 +136,40 @@ def compare(published: Published, again: dict[str, dict[str, Any]]) -> Verdict:
     then, now, judged = published.metrics["test"], again.get("test", {}), published.judged
     if not isinstance(now.get(judged), (int, float)):
         raise UserError(f"The new run has no test {judged}: leave evaluation.metrics and data.test_split as they are.")
-    names = [name for name in then if isinstance(then.get(f"{name}_ci95"), list) and name in now]
+    intervals = {name: found for name in then if name in now and (found := _interval(then.get(f"{name}_ci95")))}
+    names = list(intervals)
     width = max(len(name) for name in names)
     lines = [f"{'test':{width}}  published  95% interval      again"]
     for name in names:
-        low, high = then[f"{name}_ci95"]
+        low, high = intervals[name]
         mark = "inside" if _inside(now[name], low, high) else "OUTSIDE"
         shown = "undefined" if now[name] is None else f"{now[name]:.4f}"
         lines.append(f"{name:{width}}  {_shown(then[name]):>9}  {_shown(low)} - {_shown(high)}  {shown}  {mark}")
     if then.get("samples") != now.get("samples"):
         lines.append(f"The test split has {now.get('samples')} samples, and had {then.get('samples')}.")
-    low, high = then[f"{judged}_ci95"]
+    low, high = intervals[judged]
     inside = _inside(now[judged], low, high)
     verdict = "lies within" if inside else "does NOT lie within"
     lines.append(
         f"{judged} {now[judged]:.4f} {verdict} the published interval, {low:.4f} to {high:.4f} "
         f"({published.repo} at {published.commit[:12]})."
     )
+    if already is not None:
+        lines.append(f"Compared with the run already there, {already}: nothing was trained now. output_dir=... does.")
     return Verdict(inside, "\n".join(lines))
+
+
+def _interval(value: Any) -> tuple[float, float] | None:
+    """Two finite numbers, the lower first; None for everything else that a stranger may have written."""
+    if not (isinstance(value, list) and len(value) == 2 and all(_is_finite(end) for end in value)):
+        return None
+    low, high = map(float, value)
+    return (low, high) if low <= high else None
+
+
+def _is_finite(value: Any) -> bool:
+    # So is an integer of a thousand digits none that can be shown.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def _inside(value: Any, low: float, high: float) -> bool:
@@ -150,4 +177,34 @@ def _inside(value: Any, low: float, high: float) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, (int, float)) else "undefined"
+    return f"{value:.4f}" if _is_finite(value) else "undefined"
+
+
+def reproduced(where: str, pairs: Sequence[str], train: Callable[[Recipe], Any]) -> Verdict:
+    """Train a published run again and judge it; a run that is already there is judged as it is.
+
+    Args:
+        where: OWNER/NAME[@REVISION].
+        pairs: overrides.
+        train: `finetune`.
+
+    Raises:
+        UserError: it cannot be tried.
+    """
+    try:
+        return _reproduced(where, pairs, train)
+    except UserError:
+        raise
+    except Exception as fault:  # a crash must not end with exit code 1, which means another score
+        frames = "".join(traceback.format_tb(fault.__traceback__))
+        words = f"reproduce {where}: it could not be tried: {type(fault).__name__}: {told(fault)}"
+        raise UserError(f"{frames}{words}") from fault
+
+
+def _reproduced(where: str, pairs: Sequence[str], train: Callable[[Recipe], Any]) -> Verdict:
+    published = find_published(where)
+    say(f"{published.repo} at {published.commit}: {published.judged} decides")
+    recipe = published.recipe(pairs)
+    folder = Path(recipe.output_dir)
+    already = folder if (folder / "metrics.json").is_file() else None
+    return compare(published, train(recipe).metrics, already)

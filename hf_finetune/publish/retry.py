@@ -12,6 +12,8 @@ from hf_finetune.errors import UserError
 
 _LIKE_A_TOKEN = re.compile(r"\b(hf|api)_[A-Za-z0-9]{8,}")
 _QUERY = re.compile(r"(https?://[^\s?'\"<>]+)\?[^\s'\"<>]+")
+# hf_xet raises the built-in ConnectionError for every answer of the storage, also for those that will not change.
+_XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})\b")
 _PASSING = (408, 409, 412, 425, 429, 500, 502, 503, 504)  # 409, 412: somebody else has committed meanwhile
 
 Result = TypeVar("Result")
@@ -50,8 +52,10 @@ def _tried(step: Callable[[], Result]) -> tuple[Result | None, Exception | None]
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status that an error of the client tells."""
+    """The HTTP status that an error of the client, or of the storage's own library, tells."""
     response = getattr(error, "response", None)
+    if response is None and isinstance(error, ConnectionError) and (found := _XET_STATUS.search(str(error))):
+        return int(found[1])
     return getattr(response, "status_code", None)
 
 
