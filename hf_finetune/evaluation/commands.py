@@ -193,6 +193,9 @@ def predict_command(
 ) -> int:
     """Predict images or texts and write a table, or print one.
 
+    The table grows in `OUT.part` and takes its name when it is whole; the same command goes on with one that was
+    interrupted.
+
     Args:
         model: an output_dir, a folder or a Hub id.
         inputs: see `hf_finetune.evaluation.inputs.gather_inputs`.
@@ -207,7 +210,8 @@ def predict_command(
         UserError: the model or an argument cannot be used.
     """
     from hf_finetune.evaluation.inputs import gather_inputs
-    from hf_finetune.evaluation.tables import check_ending, prediction_table, shown, write_table
+    from hf_finetune.evaluation.stream import predict_all
+    from hf_finetune.evaluation.tables import check_ending
     from hf_finetune.model import load_finished
 
     if out is not None:
@@ -218,21 +222,7 @@ def predict_command(
     columns = [name.strip() for name in column.split(",")] if column else []
     run = recipe_in(model)
     found = gather_inputs(inputs, predictor.task, columns, run.data if run else None)
-    answers = predictor.answer(found.values, batch_size, progress="predicting")
-    answers.errors.update(found.errors)
-    table = prediction_table(predictor, found, answers)
-    if out is None:
-        say(shown(table))
-    else:
-        write_table(table, out)
-        say(f"{len(table):,} predictions in {out}.")
-    if answers.errors:
-        row, reason = next(iter(sorted(answers.errors.items())))
-        warn(
-            f"{len(answers.errors):,} of {len(table):,} inputs could not be read; the first: "
-            f"{found.names[row]}: {reason}"
-        )
-    return 1 if answers.errors else 0
+    return predict_all(predictor, found, model, out, batch_size)
 
 
 def predictor_of(loaded: LoadedModel, model: str) -> Predictor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,18 +27,54 @@ class Inputs:
 
     Args:
         names: what each is called in the output: a path, the text, or `file:row`.
-        values: paths, encoded images, texts or pairs of texts.
+        values: paths, texts, or cells of a table, which `read` reads when their turn comes.
         errors: row -> why it holds nothing to predict.
+        files: the tables among them.
     """
 
     names: list[str] = field(default_factory=list)
     values: list[Any] = field(default_factory=list)
     errors: dict[int, str] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
 
     def add(self, name: str, value: Any) -> None:
         """One more input."""
         self.names.append(name)
         self.values.append(value)
+
+    def part(self, start: int, stop: int) -> Inputs:
+        """Some inputs, their cells read: paths, encoded images, texts or pairs of texts."""
+        errors = {row - start: reason for row, reason in self.errors.items() if start <= row < stop}
+        return Inputs(self.names[start:stop], read(self.values[start:stop]), errors)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row of a table that stays on disk.
+
+    Args:
+        table: of the columns to read: one, or two for pairs.
+        row: its number.
+    """
+
+    table: Dataset
+    row: int
+
+
+def read(values: Sequence[Any]) -> list[Any]:
+    """Values with their cells read, those of one table together; an empty cell is an empty text."""
+    found = list(values)
+    tables: dict[int, list[int]] = {}
+    for place, value in enumerate(found):
+        if isinstance(value, Cell):
+            tables.setdefault(id(value.table), []).append(place)
+    for places in tables.values():
+        table = found[places[0]].table
+        columns = list(table[[found[place].row for place in places]].values())
+        for place, *cells in zip(places, *columns, strict=True):
+            texts = tuple("" if cell is None else cell for cell in cells)
+            found[place] = texts[0] if len(texts) == 1 else texts
+    return found
 
 
 def gather_inputs(
@@ -71,12 +107,16 @@ def gather_inputs(
                 inputs.add(str(item), str(item))
     if not inputs.values:
         raise UserError(f"There is nothing to predict in {' '.join(given) or 'standard input'}.")
-    if trained_by is not None and trained_by.text_pair and any(isinstance(value, str) for value in inputs.values):
+    if trained_by is not None and trained_by.text_pair and any(map(_is_single, inputs.values)):
         raise UserError(
             f"The model takes pairs of texts ({trained_by.text}, {trained_by.text_pair}), and single texts were given. "
             "Give a table, and name its columns with --column A,B where they are called otherwise."
         )
     return inputs
+
+
+def _is_single(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, Cell) and len(value.table.column_names) == 1)
 
 
 def _expand(argument: str, task: Task) -> Iterable[Path | str]:
@@ -126,12 +166,19 @@ def _add_table(inputs: Inputs, path: Path, task: Task, columns: Sequence[str], t
     chosen = _columns_of(table, path, task, columns or _as_trained(table, trained_by), trained_by)
     if task == "image-classification" and isinstance(table.features[chosen[0]], Image):
         table = table.cast_column(chosen[0], Image(decode=False))
-    for row, record in enumerate(table.select_columns(chosen)):
-        values = [record[name] for name in chosen]
-        if any(value is None for value in values):
+    table = table.select_columns(chosen)
+    inputs.files.append(path)
+    for row, empty in enumerate(_empty(table)):
+        if empty:
             inputs.errors[len(inputs.values)] = "the cell is empty"
-            values = ["" if value is None else value for value in values]
-        inputs.add(f"{path}:{row}", values[0] if len(values) == 1 else tuple(values))
+        inputs.add(f"{path}:{row}", Cell(table, row))
+
+
+def _empty(table: Dataset) -> Iterator[bool]:
+    """Of each row, whether a cell holds nothing; read a batch at a time."""
+    for rows in table.with_format("arrow").iter(batch_size=256):
+        nulls = [column.is_null().to_pylist() for column in rows.columns]
+        yield from (any(cells) for cells in zip(*nulls, strict=True))
 
 
 def _as_trained(table: Dataset, trained_by: Data | None) -> list[str]:

@@ -64,7 +64,7 @@ def predict_logits(
     with (
         _evaluating(model),
         fast_products(),
-        fast_attention(model),
+        fast_attention(model, batch_size=batch_size),
         tqdm(total=len(order), desc=progress, disable=progress is None, unit="sample") as bar,
     ):
         while done < len(order):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from hf_finetune.errors import UserError
-from hf_finetune.files import write_whole
 from hf_finetune.outputs import predictions
 
 if TYPE_CHECKING:
@@ -89,13 +89,25 @@ def _cell(value: Any) -> str:
     return text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."
 
 
-def write_table(table: pd.DataFrame, out: str) -> None:
-    """Write by the file's ending, whole or not at all; lists are JSON in csv and tsv."""
-    suffix = Path(out).suffix.lower()
-    if suffix == ".parquet":
-        write_whole(out, lambda path: table.to_parquet(path, index=False))
-    elif suffix == ".jsonl":
-        write_whole(out, table.to_json(orient="records", lines=True, force_ascii=False, double_precision=8))
-    else:
-        flat = table.map(lambda value: json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value)
-        write_whole(out, flat.to_csv(index=False, sep="," if suffix == ".csv" else "\t"))
+def as_rows(table: pd.DataFrame, suffix: str, *, header: bool) -> str:
+    """Lines of a jsonl, csv or tsv file; lists are JSON in csv and tsv. `header` puts the columns' names first."""
+    if suffix == ".jsonl":
+        lines: str = table.to_json(orient="records", lines=True, force_ascii=False, double_precision=8)
+        return lines
+    flat = table.map(lambda value: json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value)
+    return flat.to_csv(index=False, header=header, sep="," if suffix == ".csv" else "\t")
+
+
+def join_parquet(files: Sequence[Path], out: Path) -> None:
+    """Parquet files as one, a file in memory at a time.
+
+    A column that is empty in one of them has no type there; it gets that of the others.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schemas = [pq.read_schema(file).remove_metadata() for file in files]
+    whole = pa.unify_schemas(schemas, promote_options="permissive")
+    with pq.ParquetWriter(out, whole) as writer:
+        for file in files:
+            writer.write_table(pq.read_table(file).replace_schema_metadata().cast(whole))

@@ -17,11 +17,18 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _START_A, _START_B = "start_A", "start_B"
 
 
+def has_adapters(model: nn.Module) -> bool:
+    """Whether layers of peft stand in it."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return any(isinstance(module, BaseTunerLayer) for module in model.modules())
+
+
 def merged(model: Any) -> PreTrainedModel:
     """A plain model with the adapters in its weights, and the trained head.
 
     Args:
-        model: a peft model; it is left as it is.
+        model: a peft model, or one of transformers with adapters; it is left as it is.
     """
     return _unwrapped(model, merge=True)
 
@@ -44,7 +51,8 @@ def _unwrapped(model: Any, *, merge: bool) -> PreTrainedModel:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 
-    inner = copy.deepcopy(model).get_base_model()
+    inner = copy.deepcopy(model)
+    inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
     for name, module in list(inner.named_modules()):
         if isinstance(module, ModulesToSaveWrapper):
             inner.set_submodule(name, module.modules_to_save[ADAPTER])
@@ -56,6 +64,9 @@ def _unwrapped(model: Any, *, merge: bool) -> PreTrainedModel:
             inner.set_submodule(name, module.get_base_layer())
     if hasattr(inner, "peft_config"):
         del inner.peft_config
+    if hasattr(inner, "_hf_peft_config_loaded"):  # transformers', of adapters that it loaded itself
+        inner._hf_peft_config_loaded = False
+        inner._weight_conversions = []  # of the adapter's file: saving would name every weight as peft does
     return inner  # type: ignore[no-any-return]
 
 

@@ -90,7 +90,7 @@ def digest_of_frozen(model: nn.Module) -> str:
         if name not in learned:
             found = True
             digest.update(name.encode())
-            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+            digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest() if found else ""
 
 
