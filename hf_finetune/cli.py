@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from hf_finetune import commands
+from hf_finetune import commands, serving
 from hf_finetune.console import is_main_process, say
 from hf_finetune.errors import Fault, RecipeError, UserError
 from hf_finetune.recipes import list_recipes
@@ -43,6 +43,9 @@ Other verbs (--help tells more):
   hf-finetune push RUN --repo OWNER/NAME [--private]      a finished run to the Hub: model, card, recipe, scores
   hf-finetune reproduce OWNER/NAME [key=value ...]        train a published run again: is the score in its interval?
   hf-finetune report RUN [RUN2 ...] [--out FILE]          draw report.html again; several runs side by side
+  hf-finetune demo RUN_OR_MODEL [--space DIR]             a page to try it on, or the folder of a Space of the Hub
+  hf-finetune serve RUN_OR_MODEL [--port N]               answer over HTTP, as the Hub's Inference API does
+  hf-finetune export RUN --format onnx [--quantize int8]  a model for other programs, checked on real samples
   hf-finetune cache [clear [KEY] [--older-than DAYS]]     kept features of frozen blocks: list or delete them
   hf-finetune schema                                      JSON schema of a recipe, for editors"""
 
@@ -163,6 +166,9 @@ _VERBS: dict[str, Callable[[list[str]], int]] = {
     "push": commands.push,
     "reproduce": commands.reproduce,
     "report": commands.report,
+    "export": commands.export,
+    "demo": serving.demo,
+    "serve": serving.serve,
     "recipes": commands.recipes,
     "schema": commands.schema,
     "cache": commands.cache,

@@ -136,14 +136,12 @@ def reproduce(arguments: list[str]) -> int:
     parser.add_argument("pairs", nargs="*", metavar="key=value", help="laid over its recipe, such as output_dir=...")
     _trust_flag(parser)
     given = parser.parse_intermixed_args(arguments)
-    from hf_finetune.publish.reproduced import compare, find_published
+    from functools import partial
 
-    published = find_published(given.where)
-    say(f"{published.repo} at {published.commit}: {published.judged} decides")
-    recipe = published.recipe(given.pairs)
     from hf_finetune.finetune import finetune
+    from hf_finetune.publish.reproduced import reproduced
 
-    verdict = compare(published, finetune(recipe, trust_remote_code=given.trust_remote_code).metrics)
+    verdict = reproduced(given.where, given.pairs, partial(finetune, trust_remote_code=given.trust_remote_code))
     say(verdict.words)
     return 0 if verdict.inside else 1
 
@@ -168,6 +166,43 @@ def report(arguments: list[str]) -> int:
     out = report_command(given.runs, given.out, given.by, again=given.again, trust_remote_code=given.trust_remote_code)
     say(f"{out}")
     return 0
+
+
+def export(arguments: list[str]) -> int:
+    """A finished run as a model for other programs; 0 where it is the same model, 1 where it is not."""
+    parser = _parser(
+        "export",
+        "Export a finished run, and check it on samples of its test split. Exit code 0: every decision agrees and no "
+        "probability differs by more than 0.001; 1: they do; 2: it cannot be exported.",
+    )
+    parser.add_argument("run", metavar="RUN", help="the output_dir of a finished run")
+    parser.add_argument("pairs", nargs="*", metavar="key=value", help="data.* settings, where the data lies elsewhere")
+    parser.add_argument(
+        "--format",
+        choices=("onnx", "merged", "exported-program"),
+        required=True,
+        help="onnx; merged: adapters in the weights, a plain model folder; exported-program: torch.export's .pt2",
+    )
+    parser.add_argument(
+        "--quantize",
+        choices=("int8", "int8-dynamic", "int8-static"),
+        help="also an int8 model, by the way that suits the architecture or by the one named",
+    )
+    parser.add_argument("--out", metavar="DIR", help="default: RUN/FORMAT")
+    parser.add_argument("--samples", type=int, default=500, metavar="N", help="test samples to check (default 500)")
+    _trust_flag(parser)
+    given = parser.parse_intermixed_args(arguments)
+    from hf_finetune.publish.export import export_command
+
+    return export_command(
+        given.run,
+        given.format,
+        quantize=given.quantize,
+        out=given.out,
+        samples=given.samples,
+        overrides=given.pairs,
+        trust_remote_code=given.trust_remote_code,
+    )
 
 
 def recipes(arguments: list[str]) -> int:

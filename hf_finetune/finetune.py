@@ -42,19 +42,18 @@ def finetune(
         PushError: the run is finished and saved, and could not be pushed (`hub.push=true`).
     """
     from hf_finetune.data import MEMORY
-    from hf_finetune.evaluation.products import fast_products
     from hf_finetune.training.folder import RunFolder
     from hf_finetune.training.precision import launcher_settings
 
     if data is not None:
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"dataset": MEMORY})})
     folder = RunFolder(recipe, resume)
-    _check_hub(recipe)
     if folder.finished:
+        _check_hub(recipe)
         return _pushed(recipe, _finished(recipe, folder, data, trust_remote_code))
     folder.open()
     try:
-        with launcher_settings(), fast_products(folder.recorded.get("products")), ExitStack() as kernels:
+        with launcher_settings(), ExitStack() as kernels:
             run = _run(recipe, folder, data, precision, trust_remote_code, kernels)
     finally:
         folder.close()
@@ -99,7 +98,6 @@ def _run(
     kernels: ExitStack,
 ) -> Run:
     from hf_finetune import training
-    from hf_finetune.model.attention import fast_attention
     from hf_finetune.publish import save_run
     from hf_finetune.runs import Run
     from hf_finetune.strategy import apply_strategy
@@ -111,13 +109,14 @@ def _run(
     number_format = training.choose_precision(precision)
     rate = recipe.training.values().get("learning_rate") or default_learning_rate(recipe)
     arguments = training.build_arguments(recipe, rate, folder.checkpoints, number_format.name)
+    training.together(_check_hub, recipe)  # only now do the processes know of each other
 
     task = _read_data(recipe, source)
     training.fit_to_data(arguments, recipe, task, trust_remote_code)
 
     loaded = _load_model(recipe, task, trust_remote_code)
     applied = apply_strategy(loaded, recipe)
-    kernels.enter_context(fast_attention(applied.model, folder.recorded.get("attention")))
+    kernels.enter_context(training.fast_kernels(applied.model, folder.recorded, arguments.train_batch_size))
     table = applied.table(rate)
     say(table)
 
@@ -137,7 +136,7 @@ def _run(
     begun = folder.recorded
     samples = training.cache_prefix(recipe, task, loaded, trainer, samples, begun.get("prefix"))
     folder.record(prefix=training.kept_facts(trainer))
-    energy = training.Energy()
+    energy = kernels.enter_context(training.Energy())  # stopped whatever happens
     outcome: Any
     if recipe.strategy.kind == "features":
         outcome = training.fit_features(recipe, task, loaded, applied, trainer, samples)

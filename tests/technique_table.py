@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Image
 from model_samples import save_checkpoint, tokenizer
+from technique_papers import papers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
@@ -197,6 +198,7 @@ def table(folder: Path, only: str = "") -> str:
             lines.append(f"| {name} | `{shown}` | {' | '.join(cells)} |")
             print(lines[-1], file=sys.stderr, flush=True)
     lines += ["", "## Reasons", "", *(f"{number}. {text}" for number, text in enumerate(reasons, 1))]
+    lines += ["", papers()]
     return "\n".join(lines) + "\n"
 
 

@@ -117,6 +117,14 @@ def test_a_techniques_difference_is_of_the_same_rows():
     assert paired(ours, [line(7, [1, 1, 1, 1])]) is None
 
 
+def test_no_script_is_named_like_a_package():
+    """A script's folder comes first on sys.path: transformers asks for `kernels`, and found benchmarks/kernels.py."""
+    packages = {"kernels", "timm", "peft", "datasets", "evaluate", "matplotlib", "gradio", "wandb", "trackio"}
+    for script in (*BENCHMARKS.glob("*.py"), *BENCHMARKS.glob("*/__init__.py")):
+        name = script.stem if script.stem != "__init__" else script.parent.name
+        assert name not in packages | set(sys.stdlib_module_names), script
+
+
 def test_every_technique_is_a_valid_recipe(tmp_path):
     from techniques import _recipe_file
     from techniques_problems import PROBLEMS

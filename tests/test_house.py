@@ -18,6 +18,7 @@ FLOORS = [
     {"training"},
     {"finetune", "advice"},
     {"commands"},
+    {"serving"},
     {"cli"},
     {"run", "__init__"},
 ]

@@ -4,6 +4,7 @@ import re
 
 import pytest
 from conftest import REPOSITORY
+from technique_papers import PAPERS, papers
 from technique_table import COLUMNS, TECHNIQUES, TEXT, outcome
 
 from hf_finetune.recipes import schema
@@ -34,6 +35,11 @@ def test_the_page_has_every_technique():
     for techniques in TECHNIQUES.values():
         for name in techniques:
             assert f"| {name} |" in page, f"run: python tests/technique_table.py > {PAGE.relative_to(REPOSITORY)}"
+
+
+def test_every_technique_is_explained_with_its_source():
+    assert set(PAPERS) == {name for techniques in TECHNIQUES.values() for name in techniques}
+    assert papers() in PAGE.read_text(encoding="utf-8"), "python tests/technique_papers.py prints that part"
 
 
 def cells():
