@@ -39,7 +39,7 @@ def test_every_option_of_the_page_is_one(call):
         assert option in (said + "--repo-type --data-binary"), option
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("words", [words for words in COMMANDS if "--space" in words], ids=" ".join)
 def test_a_space_is_written(runs, words, call):
     shutil.copytree(runs / "runs", call.folder / "runs")
@@ -48,7 +48,7 @@ def test_a_space_is_written(runs, words, call):
     assert (call.folder / "my-space" / "app.py").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("words", [words for words in COMMANDS if "--space" not in words], ids=" ".join)
 def test_a_server_is_started(runs, words):
     server = Server(*words, "--port", "0", folder=runs)

@@ -32,8 +32,13 @@ TUTORIALS = {f"docs/tutorials/{name}.md" for name in (
     "image", "text_lora", "your_data", "strategy", "several_gpus", "push_and_reproduce", "notebook")}  # fmt: skip
 
 
+IN_CI = ("docs/tutorials/image.md", "docs/tutorials/several_gpus.md")  # all of them take four minutes
+
+
 def marked(page):
-    marks = [pytest.mark.slow, *([pytest.mark.real] if needs(page) == "real" else [])]
+    marks = [pytest.mark.slow if page in IN_CI else pytest.mark.long]
+    if needs(page) == "real":
+        marks.append(pytest.mark.real)
     return pytest.param(page, marks=marks, id=page)
 
 

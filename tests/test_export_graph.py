@@ -157,7 +157,7 @@ def test_merged_adapters_give_equal_predictions_in_a_plain_folder(home, tmp_path
         assert own["label"] == theirs["label"] and own["score"] == pytest.approx(theirs["score"], abs=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("family", "label", "pairs"),
     [

@@ -12,7 +12,7 @@ from hub_process import TOKEN, CommandLine
 from hub_server import LoopbackHub
 from PIL import Image, ImageDraw
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long  # the push tests do the same from code
 SHORT = ("training.num_train_epochs=1", "data.max_train_samples=200", "training.learning_rate=5e-4")
 
 

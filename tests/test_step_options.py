@@ -56,10 +56,7 @@ def test_checkpointing_keeps_less_for_the_backward_pass(tmp_path, family):
 @pytest.mark.parametrize(
     "family",
     # The C++ compiler takes half a minute for each.
-    [
-        pytest.param(name, marks=pytest.mark.slow if name in ("vit", "timm_resnet", "bert") else pytest.mark.long)
-        for name in FAMILIES
-    ],
+    [pytest.param(name, marks=pytest.mark.slow if name in ("vit", "bert") else pytest.mark.long) for name in FAMILIES],
 )
 def test_a_compiled_model_learns_the_same_and_saves_clean_names(tmp_path, family):
     torch.compiler.reset()
@@ -78,7 +75,7 @@ def test_a_compiled_model_learns_the_same_and_saves_clean_names(tmp_path, family
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["vit", "bert"])
+@pytest.mark.parametrize("family", ["vit"])
 def test_a_compiled_run_is_resumed_where_it_was(tmp_path, family):
     torch.compiler.reset()
     whole = trainer(tmp_path, family, size=12, torch_compile=True)
