@@ -100,8 +100,8 @@ def _attention(size: tuple[int, ...], dtype: torch.dtype, masked: bool, rounds: 
         return pairs_attention(layer, query, key, value, given)[0]
 
     words = f"{str(dtype).removeprefix('torch.')}{', masked' if masked else ''}"
-    what = f"attention step {'x'.join(map(str, size))} {words}: fused -> pairs"
-    return _line(what, partial(step, fused), partial(step, pairs), rounds)
+    what = f"attention step {'x'.join(map(str, size))} {words}: fused, MKL -> pairs, oneDNN"
+    return _line(what, partial(_by, "MKL", partial(step, fused)), partial(_by, "oneDNN", partial(step, pairs)), rounds)
 
 
 def _model(name: str, size: int, rounds: int) -> list[dict[str, Any]]:

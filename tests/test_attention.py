@@ -6,8 +6,10 @@ import model_samples
 import pytest
 import torch
 
+from hf_finetune.evaluation.products import fast_products, library_in_use
 from hf_finetune.model import attention
 from hf_finetune.model.attention import attention_in_use, fast_attention, pairs_attention
+from hf_finetune.training import kernels
 
 
 def _answer(model, batch):
@@ -133,3 +135,15 @@ def test_a_model_around_one_that_does_not_attend_is_put_back(tmp_path):
     with fast_attention(outer, "pairs"):
         assert attention_in_use(outer) == "pairs"
     assert [module.config._attn_implementation for module in outer.modules() if hasattr(module, "config")] == own
+
+
+def test_attention_is_measured_under_the_products_that_the_run_uses(monkeypatch):
+    """With MKL the fused kernel is the faster one in fp32, with oneDNN the slower one by far."""
+    seen = []
+    monkeypatch.setattr(kernels, "faster_library", lambda: "oneDNN")
+    monkeypatch.setattr(kernels, "faster_attention", lambda: seen.append(library_in_use()) or "fused")
+    with fast_products("oneDNN"):
+        expected = library_in_use()
+    with kernels.fast_kernels(model_samples.tiny("vit"), {}, batch_size=4):
+        pass
+    assert seen == [expected]

@@ -1,8 +1,10 @@
 """Attention on the CPU as two matrix products and a softmax, where that is faster than torch's fused kernel.
 
 The fused kernel is made for long sequences: it never holds the table of all pairs. At the 16 to 512 tokens of a
-sentence or an image that table is small, and on a processor without AMX the kernel takes two to twenty times as long
-for a step (docs/speed.md). It is measured once; larger tables go to the fused kernel, so that memory stays bounded.
+sentence or an image that table is small. On a processor without AMX the kernel takes two to five times as long for a
+step in bf16, and in fp32 it loses more where oneDNN computes its many small products (`evaluation/products.py`; with
+MKL it is the faster one in fp32). So it is measured under the products in use; larger tables go to the fused kernel,
+so that memory stays bounded.
 """
 
 from __future__ import annotations
@@ -178,8 +180,8 @@ def _attend(
 
 
 def faster_attention() -> Attention:
-    """Pairs where they are clearly faster; a measurement, made once a process."""
-    return "pairs" if _on_cpu() and _gain() > _GAIN else "fused"
+    """Pairs where they are clearly faster; a measurement, made once a process for each library of products."""
+    return "pairs" if _on_cpu() and _gain(torch.get_float32_matmul_precision()) > _GAIN else "fused"
 
 
 def _on_cpu() -> bool:
@@ -187,8 +189,12 @@ def _on_cpu() -> bool:
 
 
 @cache
-def _gain() -> float:
-    """How many times faster a small attention is in pairs, forward and backward: the least of a few rounds."""
+def _gain(products: str) -> float:
+    """How many times faster a small attention is in pairs, forward and backward: the least of a few rounds.
+
+    Args:
+        products: torch's precision of fp32 products now, which tells by whom they are computed.
+    """
     query, key, value = (torch.ones(8, 3, 128, 64, requires_grad=True) for _ in range(3))
     ways = {
         "fused": lambda: functional.scaled_dot_product_attention(query, key, value),
