@@ -1,4 +1,4 @@
-"""The console command: `hf-finetune train|doctor|evaluate|predict|recipes|schema`."""
+"""The console command: `hf-finetune VERB ...`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from hf_finetune import commands, serving
-from hf_finetune.console import is_main_process, say
+from hf_finetune.console import is_main_process, leave, say
 from hf_finetune.errors import Fault, RecipeError, UserError
 from hf_finetune.recipes import list_recipes
 
@@ -70,6 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         sys.stdout = None
         return 0
+
+
+def start(argv: Sequence[str] | None = None) -> NoReturn:
+    """What the console command and hf_finetune/run.py start: `main`, and out."""
+    leave(main(argv))
 
 
 # A launcher ends all processes when one has failed: the one that speaks comes first.
@@ -175,4 +181,4 @@ _VERBS: dict[str, Callable[[list[str]], int]] = {
 }
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start()

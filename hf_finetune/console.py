@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
+import threading
+from contextlib import suppress
+from typing import NoReturn
 
 
 def is_main_process() -> bool:
@@ -21,3 +25,21 @@ def warn(text: str) -> None:
     """Print a warning on rank 0 to standard error."""
     if is_main_process():
         print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process as `sys.exit` does, without Python first taking every module apart.
+
+    With torch, transformers and triton loaded that takes one and a half to two seconds, in which nothing is left to
+    do: what was registered to run at the end runs here, and what is open is flushed.
+    """
+    at_work = [
+        thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()
+    ]
+    if at_work or "torch" not in sys.modules:
+        sys.exit(code)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # a closed pipe, a closed stream, none at all
+            stream.flush()
+    os._exit(code)

@@ -10,7 +10,7 @@ _HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 (noth
 if not __package__:
     sys.path[:] = [os.path.dirname(_HERE), *(p for p in sys.path if os.path.abspath(p or ".") != _HERE)]  # noqa: PTH100, PTH120
 
-from hf_finetune.cli import main  # noqa: E402
+from hf_finetune.cli import start  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(main(["train", *sys.argv[1:]]))
+    start(["train", *sys.argv[1:]])

@@ -219,3 +219,20 @@ def test_predict_hands_on_its_exit_code(cli):
     digits = str(REPOSITORY / "hf_finetune" / "assets" / "digits-vit")
     result = cli("predict", digits, "nothing.png")
     assert result.returncode == 1 and "nothing.png" in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("at_work", [False, True])
+def test_leaving_runs_what_was_registered_flushes_and_keeps_the_exit_code(at_work):
+    program = f"""
+import atexit, sys, threading, time, types
+from hf_finetune.console import leave
+sys.modules["torch"] = types.ModuleType("torch")
+atexit.register(lambda: sys.stdout.write("registered "))
+if {at_work}:
+    threading.Thread(target=lambda: (time.sleep(0.2), sys.stdout.write("thread "))).start()
+sys.stdout.write("before ")
+leave(3)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 3
+    assert ended.stdout == ("before thread registered " if at_work else "before registered ")

@@ -54,7 +54,7 @@ def build_arguments(recipe: Recipe, learning_rate: float, checkpoints: Path, pre
     Raises:
         UserError: TrainingArguments refuse the values.
     """
-    chosen = DEFAULTS | _loading() | {"tf32": _tf32()} | recipe.training.arguments()
+    chosen = DEFAULTS | _by_device(recipe.task) | {"tf32": _tf32()} | recipe.training.arguments()
     plain_optimizer(recipe)  # refuses what it does not know, before any data is touched
     _save_when_evaluated(chosen)
     _give_stages_their_time(chosen, recipe)
@@ -172,11 +172,16 @@ def _tf32() -> bool | None:
     return True if torch.cuda.is_available() and not _on_cpu() and is_torch_tf32_available() else None
 
 
-def _loading() -> dict[str, Any]:
+# On a CPU a forward pass of more images no longer fits its caches: ViT-Tiny took 1.2 times as long at 64, 2 at 128.
+_IMAGES_ON_CPU = 16
+
+
+def _by_device(task: str) -> dict[str, Any]:
     """Loader processes: none where the CPU trains, since they would take its cores; else the host does not wait for a
-    batch's way to the GPU, from pinned memory."""
+    batch's way to the GPU, from pinned memory. And images of a pass without gradients."""
     if _on_cpu():
-        return {"dataloader_num_workers": 0}
+        images = {"per_device_eval_batch_size": _IMAGES_ON_CPU} if task == "image-classification" else {}
+        return {"dataloader_num_workers": 0, **images}
     workers = min(8, (os.cpu_count() or 2) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     return {"dataloader_num_workers": workers, "accelerator_config": {"non_blocking": True}}
 

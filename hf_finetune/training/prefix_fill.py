@@ -105,7 +105,7 @@ def _pass(
     """
     done = 0
     try:
-        for rows, batch in _ahead(samples, order, size, prefix.collate, workers):
+        for rows, batch in _batches(samples, order, size, prefix, workers):
             _put(out, prefix(batch), rows, starts, start)
             done += len(rows)
     except torch.OutOfMemoryError:
@@ -133,21 +133,34 @@ def _own_share(order: np.ndarray) -> np.ndarray:
     return order[rank::processes]
 
 
-def _ahead(
-    samples: Any, order: np.ndarray, size: int, collate: Callable[[list[Any]], Any], workers: int
+def _batches(
+    samples: Any, order: np.ndarray, size: int, prefix: Prefix, workers: int
 ) -> Iterator[tuple[np.ndarray, Any]]:
-    """Batches in this order, each made while the model works on the one before."""
+    """Batches in this order; for a GPU each is made while the model works on the one before.
+
+    Where the model computes on the CPU, it has every core: a thread beside it takes turns with one of its own, and all
+    the others wait for that one.
+    """
     parts = [order[start : start + size] for start in range(0, len(order), size)]
     if workers:
         loader: Any = DataLoader(
             Subset(samples, [int(row) for row in order]),
             batch_size=size,
-            collate_fn=collate,
+            collate_fn=prefix.collate,
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),
         )
         yield from zip(parts, loader, strict=True)
-        return
+    elif prefix.device.type == "cpu":
+        for part in parts:
+            yield part, prefix.collate(take(samples, part))
+    else:
+        yield from _ahead(samples, parts, prefix.collate)
+
+
+def _ahead(
+    samples: Any, parts: list[np.ndarray], collate: Callable[[list[Any]], Any]
+) -> Iterator[tuple[np.ndarray, Any]]:
     with ThreadPoolExecutor(1) as pool:
         ahead = None
         for place, part in enumerate(parts):
