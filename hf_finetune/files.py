@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,3 +27,8 @@ def write_whole(path: str | Path, content: str | bytes | Callable[[Path], object
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file is the temporary one of a `write_whole` that was killed, or is still going on."""
+    return re.fullmatch(r"\..+?(\.[^.]+)\.\d+\1", path.name) is not None and path.is_file()
