@@ -209,8 +209,9 @@ class RunFolder:
         free = () if self.finished else (*HARMLESS, *_for_speed(self.recipe))
         different = differences(written, self.recipe, free)
         shown = "\n".join(f"  {line}" for line in different[:10])
-        if different and (self.finished or not self._accept):
-            also = "" if self.finished else f", or go on with it as it is now by {FLAG}"
+        begun = not self.finished and newest_step(self.checkpoints) >= 0
+        if different and not (begun and self._accept):
+            also = f", or go on with this run as the recipe is now: {FLAG}" if begun else ""
             raise UserError(
                 f"output_dir={self.path} holds another recipe's run; it is never overwritten. What differs:\n{shown}\n"
                 f"Give another output_dir, or delete the folder{also}."

@@ -47,10 +47,11 @@ class StoppableTrainer(ExactTrainer):
         asked = by is not None if self._agreement is None else self._agreement.asked(by is not None, now)
         if not asked:
             return
-        if model is not None and self._sealed_step != self.state.global_step:
-            self._save_checkpoint(model, trial)
-            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
-        self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)  # of this leg
+        if model is not None:
+            if self._sealed_step != self.state.global_step:
+                self._save_checkpoint(model, trial)
+                self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+            self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)  # of this leg
         step = self.state.global_step
         folder = Path(self.args.output_dir) / f"checkpoint-{step}"
         saved = f", saved in {folder}" if self._sealed_step == step else ""

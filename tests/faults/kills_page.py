@@ -39,7 +39,7 @@ started again with the same command; weights, metrics.json without times, log, p
 checkpoint were compared to the bit with those of a run that nobody struck.
 
 **{kills["blows"]} SIGKILLs in {kills["runs"]} runs, {kills["equal"]} of which ended equal.**
-{kills["through the command line"]} kills went through the true command line, the rest into forks that call its entry point.
+{kills["through the command line"]} kills met the true command line, the rest forks that call its entry point.
 
 {_table("where the kill fell", kills["places"])}
 **{signals["blows"]} SIGTERMs and Ctrl-Cs in {signals["runs"]} runs, {signals["equal"]} of which ended equal.**
