@@ -29,7 +29,7 @@ def test_killed_and_stopped_runs_end_equal(tmp_path, only):
 
 @pytest.mark.slow
 def test_the_comparison_sees_a_difference(tmp_path):
-    """One weight, one score, one line of the log, one number of the optimizer: a comparison that sees all alike is none."""
+    """One weight, one score, one line of the log, one number of the optimizer: else it would prove nothing."""
     sys.path.insert(0, str(SCRIPT.parent))
     import shutil
 
