@@ -87,12 +87,15 @@ def _pushed(recipe: Recipe, run: Run) -> Run:
 def _finished(recipe: Recipe, folder: RunFolder, source: Dataset | DatasetDict | None, trust_remote_code: bool) -> Run:
     """The run as it is, if it was trained on the data that there is now."""
     from hf_finetune.data import load_data
+    from hf_finetune.publish.report_again import draw_missing
     from hf_finetune.runs import Run
     from hf_finetune.training import quiet_libraries
 
     quiet_libraries()
     folder.check_finished(load_data(recipe, source).fingerprint)
     say(f"{folder.path} holds the finished run of this recipe: nothing to do. Another output_dir starts a new one.")
+    if is_main_process():
+        draw_missing(folder.path, trust_remote_code=trust_remote_code)  # killed when all was done but that
     return Run.load(folder.path, trust_remote_code=trust_remote_code)
 
 

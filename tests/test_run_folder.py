@@ -196,3 +196,32 @@ def test_what_a_killed_write_has_left_is_nobodys(tmp_path):
     (tmp_path / "other" / ".recipe.yaml.old.yaml").write_text("mine")
     with pytest.raises(UserError, match="holds no run"):
         RunFolder(recipe_of(tmp_path, "vit", "full", "other"))
+
+
+def test_a_damaged_checkpoint_ahead_does_not_count_as_the_newest(tmp_path):
+    """It did: the checkpoint that was written next was the surplus one, and was deleted."""
+    recipe = recipe_of(tmp_path, "vit", "full", "run")
+    state(recipe)
+    damaged = tmp_path / "run" / "checkpoints" / "checkpoint-9"
+    damaged.mkdir()
+    folder = RunFolder(recipe)
+    found = folder.checkpoint(FACTS)
+    assert found is not None and found.name == "checkpoint-1"
+    folder.open()
+    folder.claim(FACTS, found)
+    folder.close()
+    names = {path.name for path in damaged.parent.iterdir()}
+    assert names == {"checkpoint-1", "left-1-checkpoint-9"}
+
+
+def test_half_a_model_of_a_killed_run_does_not_stay(tmp_path):
+    recipe = recipe_of(tmp_path, "vit", "full", "run")
+    state(recipe)
+    half = tmp_path / "run" / ".saving-abc"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    folder = RunFolder(recipe)
+    folder.open()
+    folder.claim(FACTS, folder.checkpoint(FACTS))
+    folder.close()
+    assert not half.exists()

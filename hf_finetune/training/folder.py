@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_finetune.console import is_main_process, say, warn
 from hf_finetune.errors import UserError
-from hf_finetune.files import is_leftover, write_whole
+from hf_finetune.files import clear_leftovers, is_leftover, write_whole
 from hf_finetune.prefix_store import release
 from hf_finetune.recipes import Recipe, load_recipe
 from hf_finetune.training.checkpoints import damage, newest_step, newest_whole, step_of
@@ -112,8 +112,7 @@ class RunFolder:
         """Write down whose folder this is, just before training, on rank 0; every rank has looked at it by then."""
         if not is_main_process():
             return
-        for path in filter(is_leftover, self.path.iterdir()):
-            path.unlink()  # of a run that was killed while it wrote; the lock says that none is writing now
+        clear_leftovers(self.path)  # the lock says that nobody else is writing
         if self._came_to_nothing or self._changed or not (self.path / "recipe.yaml").is_file():
             write_whole(self.path / "recipe.yaml", self.recipe.to_yaml())
         kept = (*_LATE, ACCEPTED)
@@ -234,9 +233,12 @@ def _empty(path: Path, name: str) -> bool:
 
 
 def _set_aside(checkpoints: Path, step: int) -> None:
-    """Checkpoints behind the one that is continued from belong to another future; they are kept under another name."""
-    for path in checkpoints.glob("checkpoint-*"):
-        if step_of(path) > step and damage(path) is None:
+    """Checkpoints behind the one that is continued from belong to another future; they are kept under another name.
+
+    Damaged ones too: under their own they would count as the newest, and the one that is written next would go.
+    """
+    for path in list(checkpoints.glob("checkpoint-*")):
+        if step_of(path) > step:
             aside = next(free for n in range(1, 1000) if not (free := path.with_name(f"left-{n}-{path.name}")).exists())
             path.rename(aside)
             say(f"{path.name} lies ahead of the checkpoint that this run continues from; it is kept as {aside.name}.")

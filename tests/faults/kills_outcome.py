@@ -13,7 +13,8 @@ _CLOCKS = ("Account", "Pace", "TimeBudget")  # callbacks whose state is time
 
 def differences(whole: Path, other: Path) -> list[str]:
     """What differs between two runs' folders: saved weights, scores, log, predictions, and the newest checkpoint."""
-    found = [*_weights(whole, other), *_same_bytes(whole, other, ["predictions.parquet"])]
+    found = [] if (other / "report.html").is_file() else ["report.html is missing"]
+    found += [*_weights(whole, other), *_same_bytes(whole, other, ["predictions.parquet"])]
     found += _unlike("metrics.json", _json(whole / "metrics.json"), _json(other / "metrics.json"))
     logs = [_json(folder / "about.json")["history"] for folder in (whole, other)]
     found += _unlike("log", *logs)
