@@ -55,9 +55,9 @@ class StoppableTrainer(ExactTrainer):
         step = self.state.global_step
         folder = Path(self.args.output_dir) / f"checkpoint-{step}"
         saved = f", saved in {folder}" if self._sealed_step == step else ""
-        raise stopping.Stopped(
-            by or "a signal to another process", f"after step {step} of {self.state.max_steps}{saved}"
-        )
+        heard = by or "a signal to another process"
+        stopping.current().by = heard  # what a launcher sends now, seeing the other process end, is no news
+        raise stopping.Stopped(heard, f"after step {step} of {self.state.max_steps}{saved}")
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's loader, whose workers leave signals to this process."""
