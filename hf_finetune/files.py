@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-
-SAVING = ".saving-"  # before the name of a folder in which several files are made before they take their places
 
 
 def write_whole(path: str | Path, content: str | bytes | Callable[[Path], object]) -> None:
@@ -33,16 +30,11 @@ def write_whole(path: str | Path, content: str | bytes | Callable[[Path], object
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether it is what a writer that was killed has left, or one that still goes on: it is nobody's."""
-    if path.name.startswith(SAVING):
-        return path.is_dir()
+    """Whether it is the temporary file of a `write_whole` that was killed, or still goes on: it is nobody's."""
     return re.fullmatch(r"\..+?(\.[^.]+)\.\d+\1", path.name) is not None and path.is_file()
 
 
 def clear_leftovers(folder: Path) -> None:
     """Delete what killed writers have left in a folder in which nobody else writes now."""
     for path in filter(is_leftover, list(folder.iterdir())):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)

@@ -212,16 +212,3 @@ def test_a_damaged_checkpoint_ahead_does_not_count_as_the_newest(tmp_path):
     folder.close()
     names = {path.name for path in damaged.parent.iterdir()}
     assert names == {"checkpoint-1", "left-1-checkpoint-9"}
-
-
-def test_half_a_model_of_a_killed_run_does_not_stay(tmp_path):
-    recipe = recipe_of(tmp_path, "vit", "full", "run")
-    state(recipe)
-    half = tmp_path / "run" / ".saving-abc"
-    half.mkdir()
-    (half / "model.safetensors").write_bytes(b"half")
-    folder = RunFolder(recipe)
-    folder.open()
-    folder.claim(FACTS, folder.checkpoint(FACTS))
-    folder.close()
-    assert not half.exists()

@@ -12,7 +12,6 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from hf_finetune.errors import UserError
-from hf_finetune.files import SAVING
 from hf_finetune.model.adapter_files import ADAPTER_FILES, merged, save_adapter, without_adapters
 from hf_finetune.model.anatomy import find_anatomy
 from hf_finetune.model.checkpoint import LoadedModel, auto_class
@@ -55,7 +54,7 @@ def save_pretrained(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=SAVING, dir=folder) as scratch, quiet():
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as scratch, quiet():
         if not hasattr(model, "peft_config"):
             _save_plain(model, scratch)  # type: ignore[arg-type]
         elif merge:
