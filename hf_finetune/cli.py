@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from hf_finetune import commands, serving
+from hf_finetune import commands, serving, stopping
 from hf_finetune.console import is_main_process, leave, say
 from hf_finetune.errors import Fault, RecipeError, UserError
 from hf_finetune.recipes import list_recipes
@@ -35,6 +35,7 @@ Of this start, not of a recipe:
   resume=auto|never|PATH          continue an interrupted run (auto), insist on a fresh folder, or a checkpoint
   precision=auto|no|bf16|fp16     number format of the training steps
   --trust-remote-code             run code from the Hub that a checkpoint or a metric brings
+  --accept-changes                go on with an interrupted run though recipe, data or versions are others now
 
 Other verbs (--help tells more):
   hf-finetune recipes [NAME key=value ...] [--origin]     list them, or print one as it would run
@@ -52,7 +53,7 @@ Other verbs (--help tells more):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; the exit code: 0, 2 for what the user can mend, 130 when interrupted."""
+    """Run one verb; the exit code: 0, 2 for what the user can mend, 75 for a stopped run, 130 when interrupted."""
     verb, *rest = [*(sys.argv[1:] if argv is None else argv)] or [""]
     try:
         if verb in ("-h", "--help", "help"):
@@ -63,6 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         _complain(str(error))
         return 2
+    except stopping.Stopped as stopped:
+        # On all machines at once, as an interrupt.
+        _complain(f"\n{stopped}: the same command goes on (resume=auto)", wait=False)
+        return stopping.EXIT_STOPPED
     except KeyboardInterrupt:
         # A newline first: a progress bar may stand unfinished on the line.
         again = ": the same command continues from the last checkpoint (resume=auto)" if verb == "train" else ""
@@ -102,10 +107,16 @@ def _page(complaint: str | None = None) -> int:
     return 2
 
 
+def _train_until_stopped(arguments: list[str]) -> int:
+    """From the first moment on, so that a scheduler gets the same answer while libraries are still being imported."""
+    with stopping.listening():
+        return _train(arguments)
+
+
 def _train(arguments: list[str]) -> int:
     if "-h" in arguments or "--help" in arguments:
         return _page()
-    flags = {word for word in arguments if word == "--trust-remote-code"}
+    flags = {word for word in arguments if word in ("--trust-remote-code", "--accept-changes")}
     pairs = [word for word in arguments if word not in flags]
     options = {"recipe": "", "resume": "auto", "precision": "auto"}
     rest = []
@@ -136,7 +147,8 @@ def _train(arguments: list[str]) -> int:
             resolved.recipe,
             resume=options["resume"],
             precision=options["precision"],
-            trust_remote_code=bool(flags),
+            trust_remote_code="--trust-remote-code" in flags,
+            accept_changes="--accept-changes" in flags,
         )
     finally:
         _leave_process_group()
@@ -165,7 +177,7 @@ def _leave_process_group() -> None:
 
 
 _VERBS: dict[str, Callable[[list[str]], int]] = {
-    "train": _train,
+    "train": _train_until_stopped,
     "doctor": commands.doctor,
     "evaluate": commands.evaluate,
     "predict": commands.predict,

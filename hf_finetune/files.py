@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,3 +27,14 @@ def write_whole(path: str | Path, content: str | bytes | Callable[[Path], object
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether it is the temporary file of a `write_whole` that was killed, or still goes on: it is nobody's."""
+    return re.fullmatch(r"\..+?(\.[^.]+)\.\d+\1", path.name) is not None and path.is_file()
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Delete what killed writers have left in a folder in which nobody else writes now."""
+    for path in filter(is_leftover, list(folder.iterdir())):
+        path.unlink(missing_ok=True)

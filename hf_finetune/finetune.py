@@ -6,6 +6,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from hf_finetune import stopping
 from hf_finetune.console import is_main_process, say, warn
 from hf_finetune.recipes import Recipe
 from hf_finetune.recipes.rates import default_learning_rate
@@ -26,6 +27,7 @@ def finetune(
     resume: str = "auto",
     precision: str = "auto",
     trust_remote_code: bool = False,
+    accept_changes: bool = False,
 ) -> Run:
     """Fine-tune a checkpoint as a recipe says; leave model, scores and predictions in `recipe.output_dir`.
 
@@ -36,8 +38,13 @@ def finetune(
             `never` insists on a fresh folder, a path names a checkpoint.
         precision: `auto`, `no`, `bf16` or `fp16`, for the training steps; an accelerate config that names one wins.
         trust_remote_code: run code from the Hub that a checkpoint or a metric brings. Never set by a recipe.
+        accept_changes: go on with an interrupted run though its recipe, data, versions or number of processes are not
+            those that it was started with. The result is then no longer that of an uninterrupted run.
+
+    SIGTERM and Ctrl-C end a run behind the step that is being taken, with a checkpoint; the second Ctrl-C at once.
 
     Raises:
+        Stopped: by such a signal; it is a KeyboardInterrupt.
         UserError: something to mend in the recipe, the data or the folder, found before training starts.
         PushError: the run is finished and saved, and could not be pushed (`hub.push=true`).
     """
@@ -47,13 +54,13 @@ def finetune(
 
     if data is not None:
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"dataset": MEMORY})})
-    folder = RunFolder(recipe, resume)
+    folder = RunFolder(recipe, resume, accept_changes)
     if folder.finished:
         _check_hub(recipe)
         return _pushed(recipe, _finished(recipe, folder, data, trust_remote_code))
     folder.open()
     try:
-        with launcher_settings(), ExitStack() as kernels:
+        with stopping.listening(), launcher_settings(), ExitStack() as kernels:
             run = _run(recipe, folder, data, precision, trust_remote_code, kernels)
     finally:
         folder.close()
@@ -80,12 +87,15 @@ def _pushed(recipe: Recipe, run: Run) -> Run:
 def _finished(recipe: Recipe, folder: RunFolder, source: Dataset | DatasetDict | None, trust_remote_code: bool) -> Run:
     """The run as it is, if it was trained on the data that there is now."""
     from hf_finetune.data import load_data
+    from hf_finetune.publish.report_again import draw_missing
     from hf_finetune.runs import Run
     from hf_finetune.training import quiet_libraries
 
     quiet_libraries()
     folder.check_finished(load_data(recipe, source).fingerprint)
     say(f"{folder.path} holds the finished run of this recipe: nothing to do. Another output_dir starts a new one.")
+    if is_main_process():
+        draw_missing(folder.path, trust_remote_code=trust_remote_code)  # killed when all was done but that
     return Run.load(folder.path, trust_remote_code=trust_remote_code)
 
 
@@ -156,6 +166,7 @@ def _run(
     if checkpoint is None:  # else it is the last leg's alone
         report.metrics["train"] |= used
     report.metrics["train"]["total_seconds"] = round(time.perf_counter() - started, 1)
+    report.metrics["train"] |= folder.accepted
     recipe = training.pin_teacher(recipe, trainer.distillation)
     if is_main_process():
         save_run(

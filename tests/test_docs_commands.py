@@ -24,6 +24,7 @@ from hf_finetune.cli import _VERBS
 ELSEWHERE = {
     "docs/demo.md": "tests/test_demo_docs.py and tests/test_serve_endpoint.py",
     "docs/export.md": "tests/test_export_graph.py",
+    "docs/interruptions.md": "tests/test_interruptions_docs.py",
     "docs/outputs.md": "tests/test_publish_save.py and tests/test_strategy_peft.py",
     "docs/tasks.md": "tests/test_tasks_run.py",
 }

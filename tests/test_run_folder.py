@@ -11,7 +11,16 @@ from hf_finetune.training.checkpoints import SEAL
 from hf_finetune.training.folder import RunFolder
 from hf_finetune.training.same_run import compare
 
-FACTS = {"data": "d", "frozen": "f", "processes": 1, "precision": "no", "products": "MKL", "attention": "fused"}
+FACTS = {
+    "data": "d",
+    "rows": [24, 9, 10],
+    "frozen": "f",
+    "processes": 1,
+    "versions": {"torch": "2.13.0+cpu", "transformers": "5.23.0", "pillow": "12.0"},
+    "precision": "no",
+    "products": "MKL",
+    "attention": "fused",
+}
 FLIPS = {"dataset": "none", "validation": "validation", "augment": {"flip": 0.5}}
 
 
@@ -99,3 +108,107 @@ def test_what_a_run_finds_out_late_and_what_old_runs_did_not_write_is_no_change(
     assert folder.checkpoint(FACTS) is not None
     compare({name: FACTS[name] for name in ("data", "frozen", "processes", "precision")}, FACTS)
     assert "note:" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "now", "words"),
+    [
+        ("data", "other", r"The data is not what.*there d \(\[24, 9, 10\] rows\), here other \("),
+        ("frozen", "other", "The frozen weights are not.*there f, here other"),
+        ("processes", 2, "another number of processes.*there 1, here 2"),
+        ("versions", {**FACTS["versions"], "torch": "2.14.0"}, r"torch 2\.13\.0\+cpu and goes on with 2\.14\.0"),
+        ("versions", {"torch": "2.13.0+cpu"}, r"transformers 5\.23\.0 and goes on with none"),
+    ],
+    ids=str,
+)
+def test_what_would_change_the_rest_of_a_run_is_refused_with_the_difference_and_the_flag(capsys, name, now, words):
+    with pytest.raises(UserError, match=rf"(?s){words}") as refused:
+        compare(FACTS, {**FACTS, name: now})
+    assert "--accept-changes" in str(refused.value) and "give another output_dir" in str(refused.value)
+    accepted = compare(FACTS, {**FACTS, name: now}, accept=True)
+    assert len(accepted) == 1 and accepted[0].startswith(name)
+    assert "no longer the run that was started" in capsys.readouterr().err
+
+
+def test_all_that_differs_is_shown_at_once():
+    with pytest.raises(UserError, match=r"(?s)What differs: there d.*Also: processes: there 1, here 4\."):
+        compare(FACTS, {**FACTS, "data": "e", "processes": 4})
+
+
+@pytest.mark.parametrize(
+    "versions", [{"torch": "2.13.1+cu128"}, {"pillow": "13.0"}, {"transformers": "5.23.4", "pillow": "11"}], ids=str
+)
+def test_versions_that_keep_their_arithmetic_are_told(capsys, versions):
+    assert compare(FACTS, {**FACTS, "versions": {**FACTS["versions"], **versions}}) == []
+    said = capsys.readouterr().out
+    assert said.count("note: this run was started with") == len(versions)
+    assert all(f"{name} {FACTS['versions'][name]} and goes on with {now}" in said for name, now in versions.items())
+
+
+def test_settings_that_change_no_step_are_told_and_others_are_refused_or_accepted(tmp_path, capsys):
+    began = recipe_of(tmp_path, "vit", "full", "run")
+    state(began)
+    RunFolder(recipe_of(tmp_path, "vit", "full", "run", training={"dataloader_num_workers": 2, "save_total_limit": 5}))
+    said = capsys.readouterr().out
+    assert "dataloader_num_workers: there 0, here 2" in said and "save_total_limit: there None, here 5" in said
+    slower = recipe_of(tmp_path, "vit", "full", "run", training={"learning_rate": 1e-3})
+    with pytest.raises(UserError, match=r"(?s)learning_rate: there 0\.01, here 0\.001.*--accept-changes"):
+        RunFolder(slower)
+    folder = RunFolder(slower, accept_changes=True)
+    folder.open()
+    folder.claim(FACTS, folder.checkpoint(FACTS))
+    folder.close()
+    changes = ["training.learning_rate: there 0.01, here 0.001"]
+    assert folder.accepted == {"accepted_changes": [{"step": 1, "changes": changes}]}
+    RunFolder(slower)  # it is this recipe's run from now on
+    with pytest.raises(UserError, match="another recipe's run"):
+        RunFolder(began)
+
+
+def test_a_finished_run_takes_no_other_recipe_whatever_is_accepted(tmp_path):
+    state(recipe_of(tmp_path, "vit", "full", "run"))
+    (tmp_path / "run" / "metrics.json").write_text("{}")
+    with pytest.raises(UserError, match="another recipe's run"):
+        RunFolder(recipe_of(tmp_path, "vit", "full", "run", training={"learning_rate": 1e-3}), accept_changes=True)
+
+
+def test_a_recipe_of_ones_own_is_not_overwritten_by_accepting_changes(tmp_path):
+    own = recipe_of(tmp_path, "vit", "full", "run").to_yaml()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text(own)
+    with pytest.raises(UserError, match="never overwritten"):
+        RunFolder(recipe_of(tmp_path, "vit", "full", "run", training={"learning_rate": 1e-3}), accept_changes=True)
+
+
+def test_what_a_killed_write_has_left_is_nobodys(tmp_path):
+    """Killed in the first write of all: the next start took the folder for somebody else's."""
+    recipe = recipe_of(tmp_path, "vit", "full", "run")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    left = [tmp_path / "run" / ".recipe.yaml.4711.yaml", tmp_path / "run" / ".state.json.4711.json"]
+    for path in left:
+        path.write_text("task: image-cl")
+    folder = RunFolder(recipe)
+    folder.open()
+    folder.claim(FACTS, None)
+    folder.close()
+    assert not any(path.exists() for path in left)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / ".recipe.yaml.old.yaml").write_text("mine")
+    with pytest.raises(UserError, match="holds no run"):
+        RunFolder(recipe_of(tmp_path, "vit", "full", "other"))
+
+
+def test_a_damaged_checkpoint_ahead_does_not_count_as_the_newest(tmp_path):
+    """It did: the checkpoint that was written next was the surplus one, and was deleted."""
+    recipe = recipe_of(tmp_path, "vit", "full", "run")
+    state(recipe)
+    damaged = tmp_path / "run" / "checkpoints" / "checkpoint-9"
+    damaged.mkdir()
+    folder = RunFolder(recipe)
+    found = folder.checkpoint(FACTS)
+    assert found is not None and found.name == "checkpoint-1"
+    folder.open()
+    folder.claim(FACTS, found)
+    folder.close()
+    names = {path.name for path in damaged.parent.iterdir()}
+    assert names == {"checkpoint-1", "left-1-checkpoint-9"}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_finetune.console import say, warn
 from hf_finetune.errors import UserError
 from hf_finetune.files import write_whole
 from hf_finetune.publish.about import read_about
@@ -53,6 +54,23 @@ def report_command(
             _score_columns(folder, by)
     write_report(folders, target)
     return target
+
+
+def draw_missing(folder: Path, *, trust_remote_code: bool = False) -> None:
+    """The page of a finished run that was killed before it had one; what fails is a warning.
+
+    Args:
+        folder: of the run.
+        trust_remote_code: run code from the Hub that a checkpoint brings.
+    """
+    if (folder / PAGE).is_file():
+        return
+    say(f"{folder} has no {PAGE}: it is made now.")
+    try:
+        again = not (folder / NAME).is_file()
+        report_command([str(folder)], again=again, trust_remote_code=trust_remote_code)
+    except Exception as fault:  # whatever it is, the run is whole
+        warn(f"{PAGE} was not made: {type(fault).__name__}: {fault}. The run itself is complete without it.")
 
 
 def _look_again(folder: Path, trust_remote_code: bool) -> None:

@@ -45,6 +45,7 @@ ELSEWHERE: dict[str, str] = {
     "restore_callback_states_from_checkpoint": f"{_FIXED}: a resumed run keeps its early-stopping count",
     "logging_nan_inf_filter": f"{_FIXED}: a loss that is not a number is never logged as 0",
     "disable_tqdm": f"{_FIXED}: it has its own progress bars",
+    "enable_jit_checkpoint": f"{_FIXED}: SIGTERM ends every run behind a saved step",
     "save_only_model": "exact resume needs the optimizer's and the generators' states too; limit disk use with "
     "training.save_total_limit",
 }

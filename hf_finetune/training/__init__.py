@@ -17,8 +17,9 @@ from hf_finetune.training.micro_batch import settle_batch
 from hf_finetune.training.precision import choose_precision
 from hf_finetune.training.prefix_setup import cache_prefix, kept_facts
 from hf_finetune.training.quiet import quiet_libraries
+from hf_finetune.training.run_facts import facts
 from hf_finetune.training.scoring import Report, score
-from hf_finetune.training.setup import build_trainer, data_in_words, facts, head_in_words, make_samples, plan_in_words
+from hf_finetune.training.setup import build_trainer, data_in_words, head_in_words, make_samples, plan_in_words
 from hf_finetune.training.teaching import pin_teacher
 from hf_finetune.training.threads import use_every_core
 from hf_finetune.training.trainer import FinetuneTrainer

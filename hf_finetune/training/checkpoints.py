@@ -40,7 +40,8 @@ def seal(staging: Path, final: Path) -> None:
     files = sorted(path for path in staging.rglob("*") if path.is_file())
     sums = {str(path.relative_to(staging)): _checksum(path) for path in files}
     (staging / SEAL).write_text(json.dumps(sums, indent=1))
-    for path in [*files, staging / SEAL, staging]:
+    folders = [path for path in staging.rglob("*") if path.is_dir()]
+    for path in [*files, staging / SEAL, *folders, staging]:
         _flush(path)
     if final.exists():
         shutil.rmtree(final)

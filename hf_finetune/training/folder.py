@@ -7,18 +7,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_finetune.console import is_main_process, say
+from hf_finetune.console import is_main_process, say, warn
 from hf_finetune.errors import UserError
-from hf_finetune.files import write_whole
+from hf_finetune.files import clear_leftovers, is_leftover, write_whole
 from hf_finetune.prefix_store import release
 from hf_finetune.recipes import Recipe, load_recipe
 from hf_finetune.training.checkpoints import damage, newest_step, newest_whole, step_of
-from hf_finetune.training.same_run import compare, differences
+from hf_finetune.training.same_run import FLAG, HARMLESS, compare, differences
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 STATE = "state.json"
+ACCEPTED = "accepted_changes"
 _LATE = ("prefix", "sweep")  # facts that are found out after `claim`, by `record`
 # All that an attempt can have left that ended before its first checkpoint.
 _BEGUN = frozenset({"recipe.yaml", STATE, "checkpoints", ".lock"})
@@ -31,15 +32,18 @@ class RunFolder:
         recipe: the run's recipe.
         resume: `auto` continues an interrupted run of the same recipe, `never` insists on a fresh folder, a path names
             a checkpoint.
+        accept_changes: go on with a run that was started with another recipe, other data or other versions.
 
     Raises:
         UserError: the folder holds another recipe's run, something that is no run, or a run that is going on.
     """
 
-    def __init__(self, recipe: Recipe, resume: str = "auto") -> None:
+    def __init__(self, recipe: Recipe, resume: str = "auto", accept_changes: bool = False) -> None:
         self.path = Path(recipe.output_dir)
         self.recipe = recipe
         self.resume = resume
+        self._accept = accept_changes
+        self._changed: list[str] = []  # in the recipe, and accepted
         self._lock: BaseFileLock | None = None
         self._made: list[Path] = []
         self._check_owner()
@@ -100,16 +104,21 @@ class RunFolder:
         """
         found = self._find_checkpoint()
         if found is not None and self._facts:
-            compare({name: fact for name, fact in self._facts.items() if name not in _LATE}, facts)
+            then = {name: fact for name, fact in self._facts.items() if name not in (*_LATE, ACCEPTED)}
+            self._changed += compare(then, facts, self._accept)
         return found
 
     def claim(self, facts: dict[str, Any], found: Path | None) -> None:
         """Write down whose folder this is, just before training, on rank 0; every rank has looked at it by then."""
         if not is_main_process():
             return
-        if self._came_to_nothing or not (self.path / "recipe.yaml").is_file():
+        clear_leftovers(self.path)  # the lock says that nobody else is writing
+        if self._came_to_nothing or self._changed or not (self.path / "recipe.yaml").is_file():
             write_whole(self.path / "recipe.yaml", self.recipe.to_yaml())
-        late = {} if found is None else {name: fact for name, fact in self._facts.items() if name in _LATE}
+        kept = (*_LATE, ACCEPTED)
+        late = {} if found is None else {name: fact for name, fact in self._facts.items() if name in kept}
+        if found is not None and self._changed:
+            late[ACCEPTED] = [*late.get(ACCEPTED, []), {"step": step_of(found), "changes": self._changed}]
         write_whole(self.path / STATE, json.dumps({**facts, **late}, indent=1))
         self.checkpoints.mkdir(exist_ok=True)
         if found is not None:
@@ -130,6 +139,11 @@ class RunFolder:
             )
 
     @property
+    def accepted(self) -> dict[str, Any]:
+        """What was changed during the run, for metrics.json: `{"accepted_changes": [{"step", "changes"}, ...]}`."""
+        return {name: fact for name, fact in self._facts.items() if name == ACCEPTED}
+
+    @property
     def recorded(self) -> dict[str, Any]:
         """The facts of the run that there is to go on with; nothing where there is none."""
         return self._facts if newest_step(self.checkpoints) >= 0 else {}
@@ -137,7 +151,7 @@ class RunFolder:
     @property
     def _came_to_nothing(self) -> bool:
         """Whether all in the folder is ours, of an attempt without a checkpoint: then there is nothing to lose."""
-        left = {path.name for path in self.path.iterdir()}
+        left = {path.name for path in self.path.iterdir() if not is_leftover(path)}
         return left <= _BEGUN and STATE in left and newest_step(self.checkpoints) < 0
 
     @property
@@ -168,6 +182,7 @@ class RunFolder:
         if not self.path.is_dir():
             raise UserError(f"output_dir={self.path} is a file. Give another output_dir.")
         left = [path for path in self.path.iterdir() if path.name != ".lock" and not _empty(path, "checkpoints")]
+        left = [path for path in left if not is_leftover(path)]
         if not left:
             return
         if self.resume not in ("auto", "never") and self.finished:
@@ -183,18 +198,29 @@ class RunFolder:
             )
         if self._came_to_nothing:
             return
-        free = () if self.finished else _for_speed(self.recipe)
-        different = differences(load_recipe(str(written)), self.recipe, free)
-        if different:
-            shown = "\n".join(f"  {line}" for line in different[:10])
-            raise UserError(
-                f"output_dir={self.path} holds another recipe's run; it is never overwritten. What differs:\n{shown}\n"
-                "Give another output_dir, or delete the folder."
-            )
+        self._check_recipe(load_recipe(str(written)))
         if self.resume == "never":
             raise UserError(
                 f"resume=never, but {self.path} holds a run of this recipe. Give another output_dir, or delete it."
             )
+
+    def _check_recipe(self, written: Recipe) -> None:
+        free = () if self.finished else (*HARMLESS, *_for_speed(self.recipe))
+        different = differences(written, self.recipe, free)
+        shown = "\n".join(f"  {line}" for line in different[:10])
+        begun = not self.finished and newest_step(self.checkpoints) >= 0
+        if different and not (begun and self._accept):
+            also = f", or go on with this run as the recipe is now: {FLAG}" if begun else ""
+            raise UserError(
+                f"output_dir={self.path} holds another recipe's run; it is never overwritten. What differs:\n{shown}\n"
+                f"Give another output_dir, or delete the folder{also}."
+            )
+        if different:
+            warn(f"accepted, and no longer the run that was started:\n{shown}")
+            self._changed += different
+        elif not self.finished:
+            for line in differences(written, self.recipe, _for_speed(self.recipe)):
+                say(f"note: this run was started with another setting, which changes nothing else: {line}.")
 
 
 def _for_speed(recipe: Recipe) -> tuple[str, ...]:
@@ -207,9 +233,12 @@ def _empty(path: Path, name: str) -> bool:
 
 
 def _set_aside(checkpoints: Path, step: int) -> None:
-    """Checkpoints behind the one that is continued from belong to another future; they are kept under another name."""
-    for path in checkpoints.glob("checkpoint-*"):
-        if step_of(path) > step and damage(path) is None:
+    """Checkpoints behind the one that is continued from belong to another future; they are kept under another name.
+
+    Damaged ones too: under their own they would count as the newest, and the one that is written next would go.
+    """
+    for path in list(checkpoints.glob("checkpoint-*")):
+        if step_of(path) > step:
             aside = next(free for n in range(1, 1000) if not (free := path.with_name(f"left-{n}-{path.name}")).exists())
             path.rename(aside)
             say(f"{path.name} lies ahead of the checkpoint that this run continues from; it is kept as {aside.name}.")

@@ -13,13 +13,10 @@ from transformers import TrainingArguments
 
 from hf_finetune.data import TextCollator, collate_images, image_samples, text_samples
 from hf_finetune.evaluation import compute_metrics
-from hf_finetune.evaluation.products import library_in_use
-from hf_finetune.model.attention import attention_in_use
 from hf_finetune.recipes.optimizer_names import PLAIN_OPTIMIZERS
 from hf_finetune.recipes.rates import rate_in_words
 from hf_finetune.recipes.schema import Recipe, TextAugment
 from hf_finetune.training.arguments import metric_names
-from hf_finetune.training.checkpoints import digest_of_frozen
 from hf_finetune.training.fits import fit_in_words
 from hf_finetune.training.length_groups import length_groups
 from hf_finetune.training.losses import loss_function, mean_loss
@@ -175,22 +172,6 @@ def _metrics_of_validation(
         }
 
     return compute
-
-
-def facts(task: TaskData, applied: Applied, trainer: FinetuneTrainer, number_format: NumberFormat) -> dict[str, Any]:
-    """What an exact resume depends on; written into the run's folder and compared when it goes on."""
-    teacher = trainer.distillation
-    return {
-        "data": task.fingerprint,
-        "frozen": digest_of_frozen(applied.model),
-        "processes": trainer.args.world_size,
-        "precision": number_format.name,
-        "products": library_in_use(),
-        "attention": attention_in_use(applied.model),
-        **({"channels_last": True} if trainer.channels_last else {}),
-        **({"micro_batch": trainer.micro_batch} if trainer.micro_batch else {}),
-        **({"teacher": teacher.digest} if teacher is not None else {}),
-    }
 
 
 def data_in_words(task: TaskData) -> str:

@@ -36,9 +36,9 @@ from hf_finetune.training.optimizers import PlainOptimizer
 from hf_finetune.training.pace import PacedTrainer
 from hf_finetune.training.precision import Precision, launcher_shards_the_model
 from hf_finetune.training.progress import Progress
-from hf_finetune.training.sealed_trainer import SealedTrainer
 from hf_finetune.training.stages import Patience, Stages
 from hf_finetune.training.step_format import FormattedSteps
+from hf_finetune.training.stoppable import StoppableTrainer
 from hf_finetune.training.targets import TargetScale, output_module
 from hf_finetune.training.whole_splits import WholeSplits
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from hf_finetune.strategy import Applied
 
 
-class FinetuneTrainer(LeanTrainer, PacedTrainer, FormattedSteps, WholeSplits, SealedTrainer):
+class FinetuneTrainer(LeanTrainer, PacedTrainer, FormattedSteps, WholeSplits, StoppableTrainer):
     """Trains a model that a strategy has been applied to.
 
     Args:

@@ -1,0 +1,55 @@
+"""The section of benchmarks/faults.md about kills and signals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+_BEGIN, _END = "<!-- kills -->", "<!-- end kills -->"
+_TITLE = """# Faults
+
+What was done to runs on purpose, and what came of it. Each section names the script that does it again.
+"""
+
+
+def write_page(page: Path, figures: dict[str, Any]) -> None:
+    """Put the figures in the place of the section, or behind what there is."""
+    text = page.read_text() if page.exists() else _TITLE
+    section = f"{_BEGIN}\n{_section(figures)}{_END}"
+    if _BEGIN in text:
+        before, _, rest = text.partition(_BEGIN)
+        text = before + section + rest.partition(_END)[2]
+    else:
+        text = f"{text.rstrip()}\n\n{section}\n"
+    page.write_text(text)
+
+
+def _section(figures: dict[str, Any]) -> str:
+    kills, signals = figures["kills"], figures["signals"]
+    codes = ", ".join(f"{code} ({count})" for code, count in signals["codes"].items())
+    faults = "".join(f"- {fault}\n" for fault in figures["faults"])
+    return f"""## Kills, Ctrl-C and SIGTERM
+
+    python tests/faults/kills.py
+
+Tiny random models, {len(kills["variations"])} variations: head, freeze, full, LoRA and LP-FT on images and texts, with
+checkpoints every third step or every epoch, workers 0 and 2, augmentation, mixup and CutMix, accumulation, dropout, an
+EMA, a soup, early stopping, `max_steps` in the middle of an epoch. One process, one thread, CPU. Each struck run was
+started again with the same command; weights, metrics.json without times, log, predictions.parquet and the newest
+checkpoint were compared to the bit with those of a run that nobody struck.
+
+**{kills["blows"]} SIGKILLs in {kills["runs"]} runs, {kills["equal"]} of which ended equal.**
+{kills["through the command line"]} kills met the true command line, the rest forks that call its entry point.
+
+{_table("where the kill fell", kills["places"])}
+**{signals["blows"]} SIGTERMs and Ctrl-Cs in {signals["runs"]} runs, {signals["equal"]} of which ended equal.**
+Exit codes: {codes}. In training {signals["saved a checkpoint"]} of them left a whole checkpoint of the step in which
+they came; outside of it there was nothing to save.
+
+{_table("where the signal came", signals["places"])}
+{faults}"""
+
+
+def _table(title: str, counts: dict[str, int]) -> str:
+    rows = "".join(f"| {place} | {count} |\n" for place, count in counts.items())
+    return f"| {title} | times |\n|---|---|\n{rows}"

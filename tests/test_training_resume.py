@@ -1,0 +1,131 @@
+"""What a run logs, and when it ends, is the same with an interruption as without."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_training_trainer import Stop, train_and_interrupt
+from trainer_samples import Fixed, trainer, weights
+from transformers import TrainerCallback
+
+from hf_finetune.training.checkpoints import newest_whole
+
+STEPS = {"save_strategy": "steps", "eval_strategy": "steps", "save_steps": 3, "eval_steps": 3}
+
+
+def resumed(folder, **settings):
+    run = trainer(folder, "vit", **settings)
+    run.train(resume_from_checkpoint=str(newest_whole(folder / "checkpoints")))
+    return run
+
+
+def log_of(run):
+    """Without times."""
+    return [
+        {name: value for name, value in entry.items() if not name.endswith(("runtime", "per_second"))}
+        for entry in run.state.log_history
+    ]
+
+
+@pytest.mark.parametrize("stop", [4, 5, 7, 13])
+def test_the_losses_that_were_not_logged_yet_are_in_the_next_log(tmp_path, stop):
+    """Checkpoints at 3, 6, 9, 12 and logs at 4, 8, 12: the loss of steps 1 to 3 was lost on resuming at 3."""
+    settings = {"num_train_epochs": 2, "logging_steps": 4, **STEPS}
+    whole = trainer(tmp_path / "whole", "vit", **settings)
+    whole.train()
+    train_and_interrupt(trainer(tmp_path / "parts", "vit", **settings), stop)
+    assert log_of(resumed(tmp_path / "parts", **settings)) == log_of(whole)
+
+
+def test_accumulated_and_twice_interrupted_losses_too(tmp_path):
+    settings = {"num_train_epochs": 4, "logging_steps": 5, "gradient_accumulation_steps": 2, **STEPS}
+    whole = trainer(tmp_path / "whole", "vit", **settings)
+    whole.train()
+    train_and_interrupt(trainer(tmp_path / "parts", "vit", **settings), 4)
+    again = trainer(tmp_path / "parts", "vit", **settings)
+
+    class Interrupt(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 7:
+                raise Stop
+
+    again.add_callback(Interrupt())
+    with pytest.raises(Stop):
+        again.train(resume_from_checkpoint=str(newest_whole(tmp_path / "parts" / "checkpoints")))
+    assert log_of(resumed(tmp_path / "parts", **settings)) == log_of(whole)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"patience": 1, "num_train_epochs": 6},
+        {"patience": 1, "num_train_epochs": 6, **STEPS},
+        {"max_steps": 11},
+        {"max_steps": 11, **STEPS},
+    ],
+    ids=["early stopping", "early stopping by steps", "max_steps", "max_steps by steps"],
+)
+def test_a_run_that_had_ended_is_not_trained_further(tmp_path, settings):
+    """Killed after its last step, before it was scored."""
+
+    def run():
+        found = trainer(tmp_path, "vit", **settings)
+        found.compute_metrics = lambda prediction: {"accuracy": 0.5}  # never better than the first
+        return found
+
+    whole = run()
+    whole.train()
+    ended = whole.state.global_step
+    again = run()
+    again.train(resume_from_checkpoint=str(newest_whole(tmp_path / "checkpoints")))
+    assert again.state.global_step == ended == newest_step(tmp_path)
+    assert log_of(again) == log_of(whole)
+    for name, tensor in weights(again.model).items():
+        assert torch.equal(tensor, weights(whole.model)[name]), name
+
+
+def newest_step(folder):
+    return int(newest_whole(folder / "checkpoints").name.rpartition("-")[2])
+
+
+def test_the_checkpoint_of_an_epochs_last_step_holds_what_the_epochs_end_brings(tmp_path):
+    """The log of an epoch came after it, and was left out where the run went on from there."""
+    settings = {**STEPS, "num_train_epochs": 2, "logging_strategy": "epoch", "save_steps": 4, "eval_steps": 4}
+    whole = trainer(tmp_path / "whole", "vit", **settings)
+    whole.train()
+    first = trainer(tmp_path / "parts", "vit", **settings)
+
+    class Interrupt(TrainerCallback):
+        def on_epoch_end(self, args, state, control, **kwargs):
+            raise Stop
+
+    first.add_callback(Interrupt())
+    with pytest.raises(Stop):
+        first.train()
+    assert newest_step(tmp_path / "parts") == 4
+    assert log_of(resumed(tmp_path / "parts", **settings)) == log_of(whole)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_rows_that_were_trained_on_are_passed_over_without_being_read(tmp_path, workers):
+    settings = {"num_train_epochs": 1, "dataloader_num_workers": workers, **STEPS}
+    train_and_interrupt(trainer(tmp_path, "vit", **settings), 7)
+    read = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    class Counted(Fixed):
+        def __getitem__(self, index):
+            read.add_(1)
+            return super().__getitem__(index)
+
+    run = trainer(tmp_path, "vit", **settings)
+    run.train_dataset = Counted("vit", 32)
+    run.train(resume_from_checkpoint=str(tmp_path / "checkpoints" / "checkpoint-6"))
+    assert int(read) == 2 * 4  # two of eight batches of four
+
+
+def test_a_checkpoint_of_another_number_of_processes_gives_the_mean_of_their_losses(tmp_path):
+    run = trainer(tmp_path, "vit")
+    run._left = {"losses": [1.0, 3.0], "logged": 4, "total": 10.0}
+    run._tr_loss, run._total_loss_scalar, run._globalstep_last_logged = torch.tensor(0.0), 0.0, 6
+    run._take_up()
+    assert (float(run._tr_loss), run._total_loss_scalar, run._globalstep_last_logged) == (2.0, 10.0, 4)
