@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Collection
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from hf_finetune.console import warn
 from hf_finetune.errors import UserError
+from hf_finetune.files import flush
 from hf_finetune.model.adapter_files import changed_at_start
 from hf_finetune.strategy.frozen import ever_learning
 
@@ -42,11 +42,11 @@ def seal(staging: Path, final: Path) -> None:
     (staging / SEAL).write_text(json.dumps(sums, indent=1))
     folders = [path for path in staging.rglob("*") if path.is_dir()]
     for path in [*files, staging / SEAL, *folders, staging]:
-        _flush(path)
+        flush(path)
     if final.exists():
         shutil.rmtree(final)
     staging.rename(final)
-    _flush(final.parent)
+    flush(final.parent)
 
 
 def damage(checkpoint: Path) -> str | None:
@@ -154,11 +154,3 @@ def _checksum(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

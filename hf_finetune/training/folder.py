@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_finetune.console import is_main_process, say, warn
+from hf_finetune.disk import Place, disk_errno, disk_error
 from hf_finetune.errors import UserError
 from hf_finetune.files import clear_leftovers, is_leftover, write_whole
 from hf_finetune.prefix_store import release
@@ -46,6 +47,8 @@ class RunFolder:
         self._changed: list[str] = []  # in the recipe, and accepted
         self._lock: BaseFileLock | None = None
         self._made: list[Path] = []
+        self._place: Place | None = None
+        self.most_at_once: int | None = None  # rows that may go through the model, as the run has found out
         self._check_owner()
 
     @property
@@ -70,26 +73,37 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.path / ".lock")
             self._lock.acquire(timeout=0)
+            self._place = Place(self.path)
         except Timeout:
             raise UserError(
                 f"Another process is running in {self.path}: wait for it, or give another output_dir."
             ) from None
         except OSError as fault:
+            self.close()
+            number = disk_errno(fault)
+            if number is not None:
+                raise disk_error(f"output_dir={self.path} cannot be written", number, self.path) from fault
             raise UserError(f"output_dir={self.path} cannot be written: {fault}. Give another output_dir.") from fault
+
+    def check_place(self) -> None:
+        """Raise a DiskError where the drive of the folder has gone since it was opened."""
+        if self._place is not None:
+            self._place.check()
 
     def close(self) -> None:
         """Release the lock; where nothing was begun, nothing is left."""
         if self._lock is not None:
-            if not (self.path / "recipe.yaml").exists() and self.checkpoints.is_dir():
-                with suppress(OSError):
+            with suppress(OSError):  # here and below: a disk that does not answer must not hide why the run ended
+                if not (self.path / "recipe.yaml").exists() and self.checkpoints.is_dir():
                     self.checkpoints.rmdir()  # the Trainer makes it, also where an error comes before training
             release(self._lock)
             self._lock = None
-            for path in self._made:
-                if path.exists() and any(path.iterdir()):
-                    break
-                if path.exists():
-                    path.rmdir()
+            with suppress(OSError):
+                for path in self._made:
+                    if path.exists() and any(path.iterdir()):
+                        break
+                    if path.exists():
+                        path.rmdir()
 
     def checkpoint(self, facts: dict[str, Any]) -> Path | None:
         """The checkpoint to continue from, if any.
@@ -147,6 +161,11 @@ class RunFolder:
     def recorded(self) -> dict[str, Any]:
         """The facts of the run that there is to go on with; nothing where there is none."""
         return self._facts if newest_step(self.checkpoints) >= 0 else {}
+
+    @property
+    def rows_at_once(self) -> int | None:
+        """What `training.auto_find_batch_size` has found for this run, with or without a checkpoint of it."""
+        return self._facts.get("micro_batch")
 
     @property
     def _came_to_nothing(self) -> bool:
@@ -223,9 +242,17 @@ class RunFolder:
                 say(f"note: this run was started with another setting, which changes nothing else: {line}.")
 
 
+# Settings by which a run gets along with its machine; steps and their rows are the same with others.
+_OF_THE_MACHINE = tuple(
+    f"training.{name}"
+    for name in ("auto_find_batch_size", "gradient_checkpointing", "ddp_timeout", "skip_nonfinite_steps")
+)
+
+
 def _for_speed(recipe: Recipe) -> tuple[str, ...]:
     """Settings of what is kept for speed: a run that was interrupted may go on with others. Views are other images."""
-    return ("cache.max_gb",) if recipe.cache.views is not None else ("cache.max_gb", "cache.prefix")
+    kept = ("cache.max_gb",) if recipe.cache.views is not None else ("cache.max_gb", "cache.prefix")
+    return (*kept, *_OF_THE_MACHINE)
 
 
 def _empty(path: Path, name: str) -> bool:
