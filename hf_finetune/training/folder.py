@@ -14,7 +14,7 @@ from hf_finetune.files import clear_leftovers, is_leftover, write_whole
 from hf_finetune.prefix_store import release
 from hf_finetune.recipes import Recipe, load_recipe
 from hf_finetune.training.checkpoints import damage, newest_step, newest_whole, step_of
-from hf_finetune.training.same_run import FLAG, HARMLESS, compare, differences
+from hf_finetune.training.same_run import FLAG, HARMLESS, compare, differences, for_speed
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -86,7 +86,7 @@ class RunFolder:
             raise UserError(f"output_dir={self.path} cannot be written: {fault}. Give another output_dir.") from fault
 
     def check_place(self) -> None:
-        """Raise a DiskError where the drive of the folder has gone since it was opened."""
+        """Raise a DiskError where the folder's drive has gone since `open`."""
         if self._place is not None:
             self._place.check()
 
@@ -224,7 +224,7 @@ class RunFolder:
             )
 
     def _check_recipe(self, written: Recipe) -> None:
-        free = () if self.finished else (*HARMLESS, *_for_speed(self.recipe))
+        free = () if self.finished else (*HARMLESS, *for_speed(self.recipe))
         different = differences(written, self.recipe, free)
         shown = "\n".join(f"  {line}" for line in different[:10])
         begun = not self.finished and newest_step(self.checkpoints) >= 0
@@ -238,21 +238,8 @@ class RunFolder:
             warn(f"accepted, and no longer the run that was started:\n{shown}")
             self._changed += different
         elif not self.finished:
-            for line in differences(written, self.recipe, _for_speed(self.recipe)):
+            for line in differences(written, self.recipe, for_speed(self.recipe)):
                 say(f"note: this run was started with another setting, which changes nothing else: {line}.")
-
-
-# Settings by which a run gets along with its machine; steps and their rows are the same with others.
-_OF_THE_MACHINE = tuple(
-    f"training.{name}"
-    for name in ("auto_find_batch_size", "gradient_checkpointing", "ddp_timeout", "skip_nonfinite_steps")
-)
-
-
-def _for_speed(recipe: Recipe) -> tuple[str, ...]:
-    """Settings of what is kept for speed: a run that was interrupted may go on with others. Views are other images."""
-    kept = ("cache.max_gb",) if recipe.cache.views is not None else ("cache.max_gb", "cache.prefix")
-    return (*kept, *_OF_THE_MACHINE)
 
 
 def _empty(path: Path, name: str) -> bool:
