@@ -13,7 +13,7 @@ from hf_finetune.errors import UserError
 from hf_finetune.files import clear_leftovers, is_leftover, write_whole
 from hf_finetune.prefix_store import release
 from hf_finetune.recipes import Recipe, load_recipe
-from hf_finetune.training.checkpoints import damage, newest_step, newest_whole, step_of
+from hf_finetune.training.checkpoints import damage, newest_step, newest_whole, set_aside, step_of
 from hf_finetune.training.same_run import FLAG, HARMLESS, compare, differences, for_speed
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class RunFolder:
         write_whole(self.path / STATE, json.dumps({**facts, **late}, indent=1))
         self.checkpoints.mkdir(exist_ok=True)
         if found is not None:
-            _set_aside(self.checkpoints, step_of(found))
+            set_aside(self.checkpoints, step_of(found))
             say(f"Continuing from {found} (step {step_of(found)}).")
 
     def record(self, **facts: Any) -> None:
@@ -244,15 +244,3 @@ class RunFolder:
 
 def _empty(path: Path, name: str) -> bool:
     return path.name == name and path.is_dir() and not any(path.iterdir())
-
-
-def _set_aside(checkpoints: Path, step: int) -> None:
-    """Checkpoints behind the one that is continued from belong to another future; they are kept under another name.
-
-    Damaged ones too: under their own they would count as the newest, and the one that is written next would go.
-    """
-    for path in list(checkpoints.glob("checkpoint-*")):
-        if step_of(path) > step:
-            aside = next(free for n in range(1, 1000) if not (free := path.with_name(f"left-{n}-{path.name}")).exists())
-            path.rename(aside)
-            say(f"{path.name} lies ahead of the checkpoint that this run continues from; it is kept as {aside.name}.")
