@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from hf_finetune import commands, serving, stopping
 from hf_finetune.console import is_main_process, leave, say
+from hf_finetune.disk import of_a_disk
 from hf_finetune.errors import Fault, RecipeError, UserError
 from hf_finetune.recipes import list_recipes
 
@@ -68,14 +69,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         # On all machines at once, as an interrupt.
         _complain(f"\n{stopped}: the same command goes on (resume=auto)", wait=False)
         return stopping.EXIT_STOPPED
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        sys.stdout = None
+        return 0
+    except Exception as fault:
+        from pathlib import Path
+
+        disk = of_a_disk(fault, [Path.cwd()])
+        if disk is None:
+            raise
+        _complain(str(disk))
+        return 2
     except KeyboardInterrupt:
         # A newline first: a progress bar may stand unfinished on the line.
         again = ": the same command continues from the last checkpoint (resume=auto)" if verb == "train" else ""
         _complain(f"\ninterrupted{again}", wait=False)  # by the user, who has ended all processes at once
         return 130
-    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
-        sys.stdout = None
-        return 0
+    finally:
+        _leave_process_group()  # only now: it lets the other processes notice, and the launcher end this one
 
 
 def start(argv: Sequence[str] | None = None) -> NoReturn:
@@ -83,7 +94,8 @@ def start(argv: Sequence[str] | None = None) -> NoReturn:
     leave(main(argv))
 
 
-# A launcher ends all processes when one has failed: the one that speaks comes first.
+# A launcher ends all processes when one has failed: the one that speaks for all comes first. A process that is still
+# there after that has a fault of its own.
 _LET_SPEAK = 3.0  # seconds
 
 
@@ -93,6 +105,7 @@ def _complain(text: str, *, wait: bool = True) -> None:
         sys.stderr.write(f"{text}\n")
     elif wait:
         time.sleep(_LET_SPEAK)
+        sys.stderr.write(f"process {os.environ.get('RANK')}: {text}\n")
 
 
 def _page(complaint: str | None = None) -> int:
@@ -140,18 +153,15 @@ def _train(arguments: list[str]) -> int:
         raise RecipeError(faults)
     for note in resolved.notes:
         say(f"note: {note}")
-    try:
-        from hf_finetune.finetune import finetune
+    from hf_finetune.finetune import finetune
 
-        finetune(
-            resolved.recipe,
-            resume=options["resume"],
-            precision=options["precision"],
-            trust_remote_code="--trust-remote-code" in flags,
-            accept_changes="--accept-changes" in flags,
-        )
-    finally:
-        _leave_process_group()
+    finetune(
+        resolved.recipe,
+        resume=options["resume"],
+        precision=options["precision"],
+        trust_remote_code="--trust-remote-code" in flags,
+        accept_changes="--accept-changes" in flags,
+    )
     return 0
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from contextlib import suppress
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 
 def is_main_process() -> bool:
@@ -18,13 +18,22 @@ def is_main_process() -> bool:
 def say(text: str = "") -> None:
     """Print a line for the user on rank 0, flushed, so that it keeps its place among progress bars."""
     if is_main_process():
-        print(text, flush=True)
+        _print(text, sys.stdout)
 
 
 def warn(text: str) -> None:
     """Print a warning on rank 0 to standard error."""
     if is_main_process():
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        _print(f"warning: {text}", sys.stderr)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:  # nobody reads any more: the caller decides
+        raise
+    except OSError:  # a log on a full disk: no reason to lose a run
+        return
 
 
 def leave(code: int) -> NoReturn:

@@ -22,8 +22,7 @@ def write_whole(path: str | Path, content: str | bytes | Callable[[Path], object
             content(temporary)
         else:
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        flush(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -38,3 +37,14 @@ def clear_leftovers(folder: Path) -> None:
     """Delete what killed writers have left in a folder in which nobody else writes now."""
     for path in filter(is_leftover, list(folder.iterdir())):
         path.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if os.name != "posix" and path.is_dir():
+        return  # Windows flushes no folders
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

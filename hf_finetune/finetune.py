@@ -45,12 +45,13 @@ def finetune(
 
     Raises:
         Stopped: by such a signal; it is a KeyboardInterrupt.
-        UserError: something to mend in the recipe, the data or the folder, found before training starts.
+        UserError: something to mend in the recipe, the data or the folder, found before training starts; or what has
+            befallen the run: a loss that is no number, a disk (DiskError), memory, another process. Its message says
+            what is kept.
         PushError: the run is finished and saved, and could not be pushed (`hub.push=true`).
     """
     from hf_finetune.data import MEMORY
     from hf_finetune.training.folder import RunFolder
-    from hf_finetune.training.precision import launcher_settings
 
     if data is not None:
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"dataset": MEMORY})})
@@ -60,11 +61,31 @@ def finetune(
         return _pushed(recipe, _finished(recipe, folder, data, trust_remote_code))
     folder.open()
     try:
-        with stopping.listening(), launcher_settings(), ExitStack() as kernels:
-            run = _run(recipe, folder, data, precision, trust_remote_code, kernels)
+        run = _run_that_fits(recipe, folder, data, precision, trust_remote_code)
     finally:
         folder.close()
     return _pushed(recipe, run)
+
+
+def _run_that_fits(
+    recipe: Recipe, folder: RunFolder, data: Dataset | DatasetDict | None, precision: str, trust_remote_code: bool
+) -> Run:
+    """The run; again from its last checkpoint where it asks for a batch that fits and has turned out not to."""
+    from hf_finetune import training
+    from hf_finetune.training.precision import launcher_settings
+
+    try:
+        with (
+            stopping.listening(),
+            launcher_settings(),
+            ExitStack() as kernels,
+            training.told(recipe, folder.checkpoints),
+        ):
+            return _run(recipe, folder, data, precision, trust_remote_code, kernels)
+    except training.OutOfMemory as fault:
+        if not training.fewer_at_once(recipe, folder, fault):
+            raise
+    return _run_that_fits(recipe, folder, data, precision, trust_remote_code)
 
 
 def _check_hub(recipe: Recipe) -> None:
@@ -136,7 +157,7 @@ def _run(
     )
     if recipe.strategy.kind != "features":
         number_format = training.settle_format(trainer, number_format, folder.recorded)
-        training.settle_batch(trainer, folder.recorded)
+        training.settle_batch(trainer, folder.recorded, folder.most_at_once)
     say(training.plan_in_words(recipe, task, arguments, number_format, rate))
     facts = training.facts(task, applied, trainer, number_format)
     checkpoint = folder.checkpoint(facts)
@@ -144,7 +165,9 @@ def _run(
     folder.claim(facts, checkpoint)
     trainer.accelerator.wait_for_everyone()
     begun = folder.recorded
-    samples = training.cache_prefix(recipe, task, loaded, trainer, samples, begun.get("prefix"))
+    training.warn_of_little_room(folder.path, applied.model, arguments.save_total_limit)
+    with training.watching(trainer):
+        samples = training.cache_prefix(recipe, task, loaded, trainer, samples, begun.get("prefix"))
     folder.record(prefix=training.kept_facts(trainer))
     energy = kernels.enter_context(training.Energy())  # stopped whatever happens
     outcome: Any
@@ -155,12 +178,14 @@ def _run(
         trainer.give_targets_their_unit()
     else:
         folder.record(**training.sweep_head(recipe, trainer, begun.get("sweep")))
-        outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with training.watching(trainer):
+            outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         training.keep_best_average(recipe, trainer, samples.validation)
         trainer.give_targets_their_unit()
 
     used = energy.stop()
-    report = training.score(recipe, task, trainer, samples, outcome, trust_remote_code)
+    with training.watching(trainer):
+        report = training.score(recipe, task, trainer, samples, outcome, trust_remote_code)
     trainer.release_prefix()
     trainer.compute_in(bf16=False, channels_last=False)  # what is saved lies in memory as everyone expects it
     if checkpoint is None:  # else it is the last leg's alone
@@ -168,19 +193,22 @@ def _run(
     report.metrics["train"]["total_seconds"] = round(time.perf_counter() - started, 1)
     report.metrics["train"] |= folder.accepted
     recipe = training.pin_teacher(recipe, trainer.distillation)
-    if is_main_process():
-        save_run(
-            folder.path,
-            recipe=recipe,
-            task=task,
-            loaded=loaded,
-            applied=applied,
-            report=report,
-            table=table,
-            history=trainer.state.log_history,
-            number_format=number_format.name,
-        )
-    trainer.accelerator.wait_for_everyone()
+
+    def save() -> None:
+        with training.writing_the_run(folder):
+            save_run(
+                folder.path,
+                recipe=recipe,
+                task=task,
+                loaded=loaded,
+                applied=applied,
+                report=report,
+                table=table,
+                history=trainer.state.log_history,
+                number_format=number_format.name,
+            )
+
+    training.together(save if is_main_process() else lambda: None)
     say(report.in_words(folder.path))
     return Run.load(folder.path, trust_remote_code=trust_remote_code)
 

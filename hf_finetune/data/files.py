@@ -12,6 +12,7 @@ from datasets import Dataset
 from pyarrow import csv
 
 from hf_finetune.data.columns import holds_paths
+from hf_finetune.disk import of_a_disk
 from hf_finetune.errors import DataError
 
 # How each ending is read.
@@ -91,6 +92,8 @@ def _read_with_datasets(reader: str, path: Path) -> Dataset:
     try:
         return datasets.load_dataset(reader, data_files={"train": str(path)}, split="train")
     except Exception as error:  # the builders raise errors of many kinds, with the reason in the cause
+        if (disk := of_a_disk(error, [Path(datasets.config.HF_DATASETS_CACHE)])) is not None:
+            raise disk from error
         reason: Any = error
         while reason.__cause__ is not None:
             reason = reason.__cause__

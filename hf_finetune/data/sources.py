@@ -16,6 +16,7 @@ from hf_finetune.data.files import FORMATS, read_files
 from hf_finetune.data.folders import read_class_folders, read_folder
 from hf_finetune.data.packages import read_package
 from hf_finetune.data.split_names import AUTO
+from hf_finetune.disk import of_a_disk
 from hf_finetune.errors import DataError, UserError
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ def _from_hub(name: str, config: str | None, revision: str | None) -> dict[str, 
             f"data.dataset={name}: the Hub has no such data set, or it is private. {_first_line(error)}"
         ) from error
     except (ConnectionError, OSError) as error:
+        if (disk := of_a_disk(error, [Path(datasets.config.HF_DATASETS_CACHE)])) is not None:
+            raise disk from error
         raise UserError(
             f"data.dataset={name}: not in the cache of HF_HOME, and the Hub cannot be reached ({_first_line(error)}). "
             "Without the network, name a folder or files, or recipe=digits."

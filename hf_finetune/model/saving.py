@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from hf_finetune.errors import UserError
+from hf_finetune.files import flush
 from hf_finetune.model.adapter_files import ADAPTER_FILES, merged, save_adapter, without_adapters
 from hf_finetune.model.anatomy import find_anatomy
 from hf_finetune.model.checkpoint import LoadedModel, auto_class
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from hf_finetune.recipes.schema import Task
 
 __all__ = ["load_finished", "save_pretrained", "without_adapters"]
+_SAVING = ".saving-"
 
 
 def save_pretrained(
@@ -41,7 +44,8 @@ def save_pretrained(
     complete base model, with the task's labels and the trained head, and beside it the adapter: transformers loads
     the two together, and peft's classes load the adapter onto the base checkpoint of the Hub.
 
-    Everything is written to a temporary folder first, and each file then takes its place in one step.
+    Everything is written to a temporary folder first and flushed to the disk; each file then takes its place in one
+    step, config.json last: where that is, all else is there, and whole.
 
     Args:
         model: a transformers model, or a peft model around one.
@@ -54,7 +58,9 @@ def save_pretrained(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as scratch, quiet():
+    for left in folder.glob(f"{_SAVING}*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_SAVING, dir=folder) as scratch, quiet():
         if not hasattr(model, "peft_config"):
             _save_plain(model, scratch)  # type: ignore[arg-type]
         elif merge:
@@ -66,9 +72,15 @@ def save_pretrained(
         if merge or not hasattr(model, "peft_config"):
             for name in ADAPTER_FILES:  # an earlier adapter would be loaded on top of this model
                 (folder / name).unlink(missing_ok=True)
-        for file in sorted(Path(scratch).iterdir(), key=lambda file: file.name == "config.json"):
+        files = sorted(Path(scratch).iterdir(), key=lambda file: file.name == "config.json")
+        for file in files:
             file.chmod(0o666 & ~_umask())  # safetensors writes for the owner alone
+            flush(file)
+        for file in files:
+            if file.name == "config.json":
+                flush(folder)  # the names of all others
             file.replace(folder / file.name)
+    flush(folder)
 
 
 def _umask() -> int:

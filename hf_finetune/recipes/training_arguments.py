@@ -88,6 +88,14 @@ OWN: dict[str, tuple[Any, Any]] = {
             "included; time before an interruption counts), then validate and keep the best.",
         ),
     ),
+    "skip_nonfinite_steps": (
+        Annotated[int, Field(ge=0)] | None,
+        Field(
+            None,
+            description="Leave out up to so many optimizer steps of a run whose loss or gradient is NaN or infinite; "
+            "the next one stops it, as does the first if left out.",
+        ),
+    ),
 }
 
 

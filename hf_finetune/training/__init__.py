@@ -13,20 +13,25 @@ from hf_finetune.training.head_lbfgs import fit_head
 from hf_finetune.training.head_sweep import sweep_head
 from hf_finetune.training.kernels import fast_kernels
 from hf_finetune.training.memory import keep_freed_memory
-from hf_finetune.training.micro_batch import settle_batch
+from hf_finetune.training.micro_batch import fewer_at_once, settle_batch
+from hf_finetune.training.out_of_memory import OutOfMemory
 from hf_finetune.training.precision import choose_precision
 from hf_finetune.training.prefix_setup import cache_prefix, kept_facts
 from hf_finetune.training.quiet import quiet_libraries
+from hf_finetune.training.rescue import warn_of_little_room, writing_the_run
 from hf_finetune.training.run_facts import facts
 from hf_finetune.training.scoring import Report, score
 from hf_finetune.training.setup import build_trainer, data_in_words, head_in_words, make_samples, plan_in_words
 from hf_finetune.training.teaching import pin_teacher
 from hf_finetune.training.threads import use_every_core
+from hf_finetune.training.told import told
 from hf_finetune.training.trainer import FinetuneTrainer
+from hf_finetune.training.watchdog import watching
 
 __all__ = [
     "Energy",
     "FinetuneTrainer",
+    "OutOfMemory",
     "Report",
     "RunFolder",
     "build_arguments",
@@ -36,6 +41,7 @@ __all__ = [
     "data_in_words",
     "facts",
     "fast_kernels",
+    "fewer_at_once",
     "fit_features",
     "fit_head",
     "fit_to_data",
@@ -52,5 +58,9 @@ __all__ = [
     "settle_format",
     "sweep_head",
     "together",
+    "told",
     "use_every_core",
+    "warn_of_little_room",
+    "watching",
+    "writing_the_run",
 ]

@@ -7,6 +7,7 @@ from typing import ParamSpec, TypeVar
 
 from torch import distributed
 
+from hf_finetune.disk import DiskError
 from hf_finetune.errors import UserError
 
 Arguments = ParamSpec("Arguments")
@@ -20,7 +21,8 @@ def together(step: Callable[Arguments, Result], *args: Arguments.args, **kwargs:
     traceback of torch.distributed in place of the reason.
 
     Raises:
-        UserError: this process's own, else the first of the others', with the number of its process.
+        UserError: this process's own, else the first of the others', with the number of its process; a DiskError where
+            that is one.
         Exception: this process's own, of any other kind; the others raise a UserError that names it.
     """
     fault: Exception | None = None
@@ -30,18 +32,20 @@ def together(step: Callable[Arguments, Result], *args: Arguments.args, **kwargs:
     except Exception as error:
         fault = error
     if distributed.is_available() and distributed.is_initialized():
-        told: list[str | None] = [None] * distributed.get_world_size()
+        told: list[tuple[type[UserError], str] | None] = [None] * distributed.get_world_size()
         distributed.all_gather_object(told, None if fault is None else _in_words(fault))
         first = next(((rank, words) for rank, words in enumerate(told) if words is not None), None)
         if fault is None and first is not None:
-            raise UserError(f"Process {first[0]} of {len(told)}: {first[1]}")
+            kind, words = first[1]
+            raise kind(f"Process {first[0]} of {len(told)}: {words}")
     if fault is not None:
         raise fault
     return result  # type: ignore[return-value]
 
 
-def _in_words(fault: Exception) -> str:
-    return str(fault) if isinstance(fault, UserError) else f"{type(fault).__name__}: {fault}"
+def _in_words(fault: Exception) -> tuple[type[UserError], str]:
+    kind = DiskError if isinstance(fault, DiskError) else UserError
+    return kind, str(fault) if isinstance(fault, UserError) else f"{type(fault).__name__}: {fault}"
 
 
 def as_the_first(value: Result) -> Result:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_finetune.console import warn
+from hf_finetune.console import say, warn
 from hf_finetune.errors import UserError
+from hf_finetune.files import flush
 from hf_finetune.model.adapter_files import changed_at_start
 from hf_finetune.strategy.frozen import ever_learning
 
@@ -42,11 +42,11 @@ def seal(staging: Path, final: Path) -> None:
     (staging / SEAL).write_text(json.dumps(sums, indent=1))
     folders = [path for path in staging.rglob("*") if path.is_dir()]
     for path in [*files, staging / SEAL, *folders, staging]:
-        _flush(path)
+        flush(path)
     if final.exists():
         shutil.rmtree(final)
     staging.rename(final)
-    _flush(final.parent)
+    flush(final.parent)
 
 
 def damage(checkpoint: Path) -> str | None:
@@ -79,6 +79,18 @@ def newest_whole(folder: Path) -> Path | None:
 def newest_step(folder: Path) -> int:
     """The highest step of any checkpoint, whole or not; -1 where there is none."""
     return max((step_of(path) for path in folder.glob("checkpoint-*")), default=-1)
+
+
+def set_aside(folder: Path, step: int) -> None:
+    """Checkpoints behind the one that is continued from belong to another future; they are kept under another name.
+
+    Damaged ones too: under their own they would count as the newest, and the one that is written next would go.
+    """
+    for path in list(folder.glob("checkpoint-*")):
+        if step_of(path) > step:
+            aside = next(free for n in range(1, 1000) if not (free := path.with_name(f"left-{n}-{path.name}")).exists())
+            path.rename(aside)
+            say(f"{path.name} lies ahead of the checkpoint that this run continues from; it is kept as {aside.name}.")
 
 
 def digest_of_frozen(model: nn.Module) -> str:
@@ -154,11 +166,3 @@ def _checksum(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

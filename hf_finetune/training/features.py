@@ -23,7 +23,7 @@ from hf_finetune.evaluation.predict import predict_logits
 from hf_finetune.model.heads import output_layer
 from hf_finetune.recipes.schema import Recipe
 from hf_finetune.training.agreement import together
-from hf_finetune.training.features_checks import check_layer, check_linear, own_layer
+from hf_finetune.training.features_checks import check_finite, check_layer, check_linear, own_layer
 from hf_finetune.training.fits import GRIDS, Linear, classifier_of, fit_linear, grid_of
 from hf_finetune.training.neighbours import Neighbours, fit_neighbours, put_neighbours
 from hf_finetune.training.precision import launcher_shards_the_model
@@ -109,6 +109,7 @@ def fit_features(
 
     def fit() -> tuple[Fitted, Linear | Neighbours]:
         train, validation = features_of(samples.train), features_of(samples.validation)
+        check_finite(trainer, {"train": train, "validation": validation})
         check_linear(model, name, train, samples, device, recipe)
         return _best_fit(recipe, task, trainer, train, validation, started)
 

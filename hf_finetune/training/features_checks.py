@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +14,12 @@ from hf_finetune.errors import UserError
 from hf_finetune.evaluation.predict import predict_logits
 from hf_finetune.model.custom_layers import MlpHead, Pooling
 from hf_finetune.recipes.schema import Recipe
+from hf_finetune.training.batch_rows import rows_in_words
 
 if TYPE_CHECKING:
     from hf_finetune.model import LoadedModel
     from hf_finetune.training.setup import Samples
+    from hf_finetune.training.trainer import FinetuneTrainer
 
 _LOOKED_AT = 4  # rows on which the output layer is checked to be a linear function of the features
 
@@ -75,3 +78,14 @@ def check_linear(
 def own_layer(layer: Any) -> Any:
     """The linear layer itself, inside a head of ours."""
     return layer.output if isinstance(layer, MlpHead) and len(layer.stack) == 1 else layer
+
+
+def check_finite(trainer: FinetuneTrainer, features: Mapping[str, np.ndarray]) -> None:
+    """Raise a UserError where features of a split, (N, width), are no numbers; it names their rows."""
+    for split, rows in features.items():
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if len(bad):
+            raise UserError(
+                f"The features of {rows_in_words(trainer, bad, split)} are no numbers: look for extreme inputs in "
+                "these rows, or for such weights in the checkpoint."
+            )

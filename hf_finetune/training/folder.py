@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_finetune.console import is_main_process, say, warn
+from hf_finetune.disk import Place, disk_errno, disk_error
 from hf_finetune.errors import UserError
 from hf_finetune.files import clear_leftovers, is_leftover, write_whole
 from hf_finetune.prefix_store import release
 from hf_finetune.recipes import Recipe, load_recipe
-from hf_finetune.training.checkpoints import damage, newest_step, newest_whole, step_of
-from hf_finetune.training.same_run import FLAG, HARMLESS, compare, differences
+from hf_finetune.training.checkpoints import damage, newest_step, newest_whole, set_aside, step_of
+from hf_finetune.training.same_run import FLAG, HARMLESS, compare, differences, for_speed
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -46,6 +47,8 @@ class RunFolder:
         self._changed: list[str] = []  # in the recipe, and accepted
         self._lock: BaseFileLock | None = None
         self._made: list[Path] = []
+        self._place: Place | None = None
+        self.most_at_once: int | None = None  # rows that may go through the model, as the run has found out
         self._check_owner()
 
     @property
@@ -70,26 +73,37 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.path / ".lock")
             self._lock.acquire(timeout=0)
+            self._place = Place(self.path)
         except Timeout:
             raise UserError(
                 f"Another process is running in {self.path}: wait for it, or give another output_dir."
             ) from None
         except OSError as fault:
+            self.close()
+            number = disk_errno(fault)
+            if number is not None:
+                raise disk_error(f"output_dir={self.path} cannot be written", number, self.path) from fault
             raise UserError(f"output_dir={self.path} cannot be written: {fault}. Give another output_dir.") from fault
+
+    def check_place(self) -> None:
+        """Raise a DiskError where the folder's drive has gone since `open`."""
+        if self._place is not None:
+            self._place.check()
 
     def close(self) -> None:
         """Release the lock; where nothing was begun, nothing is left."""
         if self._lock is not None:
-            if not (self.path / "recipe.yaml").exists() and self.checkpoints.is_dir():
-                with suppress(OSError):
+            with suppress(OSError):  # here and below: a disk that does not answer must not hide why the run ended
+                if not (self.path / "recipe.yaml").exists() and self.checkpoints.is_dir():
                     self.checkpoints.rmdir()  # the Trainer makes it, also where an error comes before training
             release(self._lock)
             self._lock = None
-            for path in self._made:
-                if path.exists() and any(path.iterdir()):
-                    break
-                if path.exists():
-                    path.rmdir()
+            with suppress(OSError):
+                for path in self._made:
+                    if path.exists() and any(path.iterdir()):
+                        break
+                    if path.exists():
+                        path.rmdir()
 
     def checkpoint(self, facts: dict[str, Any]) -> Path | None:
         """The checkpoint to continue from, if any.
@@ -122,7 +136,7 @@ class RunFolder:
         write_whole(self.path / STATE, json.dumps({**facts, **late}, indent=1))
         self.checkpoints.mkdir(exist_ok=True)
         if found is not None:
-            _set_aside(self.checkpoints, step_of(found))
+            set_aside(self.checkpoints, step_of(found))
             say(f"Continuing from {found} (step {step_of(found)}).")
 
     def record(self, **facts: Any) -> None:
@@ -147,6 +161,11 @@ class RunFolder:
     def recorded(self) -> dict[str, Any]:
         """The facts of the run that there is to go on with; nothing where there is none."""
         return self._facts if newest_step(self.checkpoints) >= 0 else {}
+
+    @property
+    def rows_at_once(self) -> int | None:
+        """What `training.auto_find_batch_size` has found for this run, with or without a checkpoint of it."""
+        return self._facts.get("micro_batch")
 
     @property
     def _came_to_nothing(self) -> bool:
@@ -205,7 +224,7 @@ class RunFolder:
             )
 
     def _check_recipe(self, written: Recipe) -> None:
-        free = () if self.finished else (*HARMLESS, *_for_speed(self.recipe))
+        free = () if self.finished else (*HARMLESS, *for_speed(self.recipe))
         different = differences(written, self.recipe, free)
         shown = "\n".join(f"  {line}" for line in different[:10])
         begun = not self.finished and newest_step(self.checkpoints) >= 0
@@ -219,26 +238,9 @@ class RunFolder:
             warn(f"accepted, and no longer the run that was started:\n{shown}")
             self._changed += different
         elif not self.finished:
-            for line in differences(written, self.recipe, _for_speed(self.recipe)):
+            for line in differences(written, self.recipe, for_speed(self.recipe)):
                 say(f"note: this run was started with another setting, which changes nothing else: {line}.")
-
-
-def _for_speed(recipe: Recipe) -> tuple[str, ...]:
-    """Settings of what is kept for speed: a run that was interrupted may go on with others. Views are other images."""
-    return ("cache.max_gb",) if recipe.cache.views is not None else ("cache.max_gb", "cache.prefix")
 
 
 def _empty(path: Path, name: str) -> bool:
     return path.name == name and path.is_dir() and not any(path.iterdir())
-
-
-def _set_aside(checkpoints: Path, step: int) -> None:
-    """Checkpoints behind the one that is continued from belong to another future; they are kept under another name.
-
-    Damaged ones too: under their own they would count as the newest, and the one that is written next would go.
-    """
-    for path in list(checkpoints.glob("checkpoint-*")):
-        if step_of(path) > step:
-            aside = next(free for n in range(1, 1000) if not (free := path.with_name(f"left-{n}-{path.name}")).exists())
-            path.rename(aside)
-            say(f"{path.name} lies ahead of the checkpoint that this run continues from; it is kept as {aside.name}.")

@@ -10,10 +10,12 @@ import torch
 from transformers.trainer_utils import EvalPrediction
 
 from hf_finetune.console import say
+from hf_finetune.errors import UserError
 from hf_finetune.model.replay import GIVEN, attached
 from hf_finetune.recipes.schema import Recipe
 from hf_finetune.training.cached_samples import CachedSamples
 from hf_finetune.training.features import Fitted
+from hf_finetune.training.features_checks import check_finite
 from hf_finetune.training.head_sweep import refuse_without_features
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ def fit_head(recipe: Recipe, trainer: FinetuneTrainer) -> Fitted:
         what was chosen on validation.
 
     Raises:
-        UserError: the features are not kept, or there are several processes.
+        UserError: the features are not kept, there are several processes, or a loss or weight is no number.
     """
     refuse_without_features(trainer, "strategy.solver=lbfgs")
     started = time.perf_counter()
@@ -58,6 +60,8 @@ def fit_head(recipe: Recipe, trainer: FinetuneTrainer) -> Fitted:
         if sign * value > best or kept is start:
             best = sign * value if np.isfinite(value) else -np.inf
             chosen, kept = decay, [parameter.detach().clone() for parameter in learning]
+    if not all(bool(torch.isfinite(values).all()) for values in kept):
+        raise UserError(f"L-BFGS gave weights that are no numbers: validation {metric} by weight decay {scores}.")
     _put(learning, kept)
     width = int(np.prod(attached(model).border.shape.sizes[1:]))
     seconds = time.perf_counter() - started
@@ -71,6 +75,7 @@ def _minimise(trainer: FinetuneTrainer, learning: list[torch.nn.Parameter], deca
     groups = trainer.applied.parameter_groups(1.0, decay)
     decayed = [parameter for group in groups if group["weight_decay"] > 0 for parameter in group["params"]]
     batches = list(_batches(trainer, trainer.train_dataset))
+    _check_finite(trainer, [given[GIVEN] for given, _ in batches])
     count = sum(len(labels) for _, labels in batches)
     solver = torch.optim.LBFGS(
         learning,
@@ -95,6 +100,11 @@ def _minimise(trainer: FinetuneTrainer, learning: list[torch.nn.Parameter], deca
 
     solver.step(closure)  # type: ignore[no-untyped-call]
     solver.zero_grad()
+
+
+def _check_finite(trainer: FinetuneTrainer, features: list[torch.Tensor]) -> None:
+    rows = torch.cat([torch.isfinite(part.flatten(1)).all(dim=1) for part in features])
+    check_finite(trainer, {"train": rows.float().where(rows, torch.nan).cpu().numpy()[:, None]})
 
 
 def _batches(trainer: FinetuneTrainer, samples: Any) -> Any:

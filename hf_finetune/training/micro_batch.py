@@ -15,15 +15,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from accelerate.data_loader import SeedableRandomSampler
+from torch import distributed
 from torch.utils.data import RandomSampler, Sampler
 
 from hf_finetune.console import say
 from hf_finetune.errors import UserError
 from hf_finetune.evaluation.predict import longest_first
 from hf_finetune.training.dry_run import batch_of, untouched
+from hf_finetune.training.out_of_memory import OutOfMemory, forget, is_out_of_memory
 from hf_finetune.training.precision import launcher_shards_the_model
 
 if TYPE_CHECKING:
+    from hf_finetune.recipes.schema import Recipe
+    from hf_finetune.training.folder import RunFolder
     from hf_finetune.training.trainer import FinetuneTrainer
 
 
@@ -51,7 +55,7 @@ class WholeBatches(Sampler[int]):
             yield row
 
 
-def settle_batch(trainer: FinetuneTrainer, recorded: Mapping[str, Any] | None = None) -> None:
+def settle_batch(trainer: FinetuneTrainer, recorded: Mapping[str, Any] | None = None, most: int | None = None) -> None:
     """With `training.auto_find_batch_size`: find the rows that go through the model at once, and accumulate the rest.
 
     Tried is a whole step, forward and backward, of the longest rows, beside the memory that the optimizer will take.
@@ -60,6 +64,7 @@ def settle_batch(trainer: FinetuneTrainer, recorded: Mapping[str, Any] | None = 
     Args:
         trainer: before training.
         recorded: facts of the run that this one goes on with, which keeps its "micro_batch".
+        most: rows at once, since more have turned out not to fit.
 
     Raises:
         UserError: not even one row fits, or FSDP or DeepSpeed shards the model.
@@ -75,7 +80,9 @@ def settle_batch(trainer: FinetuneTrainer, recorded: Mapping[str, Any] | None = 
     # Of an epoch the last short batch is left out; the same rows must be, whatever goes through the model at once.
     rows = total // args.world_size // given * given if args.dataloader_drop_last else 0
     sizes = [size for size in range(whole, 0, -1) if whole % size == 0 and rows % size == 0]
-    found = (recorded or {}).get("micro_batch") or _largest(trainer, sizes)
+    sizes = [size for size in sizes if most is None or size <= most]
+    found = (recorded or {}).get("micro_batch")
+    found = found if found in sizes or (found and most is None) else _largest(trainer, sizes)
     if found not in sizes:
         raise UserError(
             f"Not even one row of this model fits into the memory of {args.device}. Use training.gradient_"
@@ -86,6 +93,28 @@ def settle_batch(trainer: FinetuneTrainer, recorded: Mapping[str, Any] | None = 
     args.per_device_train_batch_size, args.gradient_accumulation_steps = found, whole // found
     trainer._train_batch_size = trainer.micro_batch = found
     say(f"batch: {whole} rows a step and process, {found} of them at once (training.auto_find_batch_size)")
+
+
+def fewer_at_once(recipe: Recipe, folder: RunFolder, fault: OutOfMemory) -> bool:
+    """After a step that did not fit though its size was tried: whether the run goes on with fewer rows at once.
+
+    Then the folder knows how many they may be at most. What a failed step has left on the device is let go. Several
+    processes cannot agree on it in the middle of a step: there a launcher with restarts starts them again.
+
+    Args:
+        recipe: of the run.
+        folder: of the run.
+        fault: what ended it.
+    """
+    tried = folder.rows_at_once
+    if not (recipe.training.values().get("auto_find_batch_size") and fault.in_step and tried and tried > 1):
+        return False
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        return False
+    folder.most_at_once = tried - 1
+    forget(fault)
+    say(f"batch: {tried} rows at once did not fit after all; going on from the last checkpoint with fewer.")
+    return True
 
 
 def _order(trainer: FinetuneTrainer) -> Any:
@@ -118,7 +147,7 @@ def _fits(trainer: FinetuneTrainer, size: int) -> bool:
         trainer.compute_loss(trainer.model, batch_of(trainer, longest)).backward()
         return True
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as fault:
-        if not _out_of_memory(fault):
+        if not is_out_of_memory(fault):
             raise
         return False
     finally:
@@ -127,8 +156,3 @@ def _fits(trainer: FinetuneTrainer, size: int) -> bool:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def _out_of_memory(fault: BaseException) -> bool:
-    told = isinstance(fault, torch.OutOfMemoryError | MemoryError)
-    return told or "can't allocate memory" in str(fault) or "out of memory" in str(fault)

@@ -16,6 +16,7 @@ from hf_finetune.console import warn
 from hf_finetune.evaluation.predict import longest_first, take
 from hf_finetune.model.border_proof import modes_kept, received
 from hf_finetune.model.replay import LENGTH, Replay
+from hf_finetune.training.watchdog import beat
 
 _ON_GPU = 256  # samples at a time, where the memory allows it
 
@@ -108,6 +109,7 @@ def _pass(
         for rows, batch in _batches(samples, order, size, prefix, workers):
             _put(out, prefix(batch), rows, starts, start)
             done += len(rows)
+            beat("the frozen prefix")
     except torch.OutOfMemoryError:
         if size == 1:
             raise

@@ -20,6 +20,7 @@ from hf_finetune.training.agreement import as_the_first, together
 from hf_finetune.training.prefix_cache import Features, starts_of
 from hf_finetune.training.prefix_fill import Prefix, fill
 from hf_finetune.training.prefix_key import digest_of_prefix, key_of, number_facts, place_of
+from hf_finetune.training.watchdog import beat
 
 if TYPE_CHECKING:
     from hf_finetune.strategy.prefix import FrozenPrefix
@@ -220,7 +221,7 @@ def take_lock(lock: BaseFileLock) -> None:
         return
     say("frozen prefix: another run is computing these features; waiting for it.")
     while not as_the_first(together(_taken, lock, _PATIENCE)):
-        pass
+        beat("waiting for another run's features")
 
 
 def _taken(lock: BaseFileLock, seconds: float) -> bool:

@@ -26,6 +26,11 @@ HARMLESS = (
     ),
     *(f"training.{name}" for name in ("eval_accumulation_steps", "report_to", "run_name", "save_total_limit")),
 )
+# Settings by which a run gets along with its machine; steps and their rows are the same with others.
+_OF_THE_MACHINE = tuple(
+    f"training.{name}"
+    for name in ("auto_find_batch_size", "gradient_checkpointing", "ddp_timeout", "skip_nonfinite_steps")
+)
 _REASONS = {
     "data": "The data is not what this run was started on (another fingerprint), so it cannot go on exactly. "
     "Restore the data, give another output_dir",
@@ -58,6 +63,12 @@ def differences(written: Recipe, asked: Recipe, free: Collection[str] = ()) -> l
         and there.get(path) != here.get(path)
         and not (path.endswith(".revision") and here.get(path) is None)
     ]
+
+
+def for_speed(recipe: Recipe) -> tuple[str, ...]:
+    """Settings of speed and memory: a run that was interrupted may go on with others. Views are other images."""
+    kept = ("cache.max_gb",) if recipe.cache.views is not None else ("cache.max_gb", "cache.prefix")
+    return (*kept, *_OF_THE_MACHINE)
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

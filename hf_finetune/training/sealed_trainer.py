@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import Trainer
 
-from hf_finetune.training import checkpoints
+from hf_finetune.disk import DiskError, Place, writing
+from hf_finetune.training import checkpoints, rescue
+from hf_finetune.training.agreement import as_the_first, together
 from hf_finetune.training.ema import Ema
 from hf_finetune.training.precision import launcher_shards_the_model
 
@@ -26,27 +30,93 @@ class SealedTrainer(Trainer):
     balance: Balance | None = None
     keep_best: int = 1
     _staging: Path | None = None
+    _fault: Exception | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._place = Place(self.args.output_dir)  # just made
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Write a checkpoint beside its place, seal it, and rename it: whole, or not there."""
+        """Write a checkpoint beside its place, seal it, and rename it: whole, or not there.
+
+        Raises:
+            DiskError: the disk does not take it. Where another disk does, it is there; the message says which.
+        """
         folder = Path(self.args.output_dir)
+        needed = {self.state.best_global_step, *(self.best_steps(self.keep_best) if self.keep_best > 1 else ())}
+        try:
+            self._write_whole(folder, self._place, model, trial)
+        except DiskError as fault:
+            if not self._has_spared_room(folder, needed):
+                raise self._rescued(fault, model, trial) from fault
+            try:
+                self._write_whole(folder, self._place, model, trial)
+            except DiskError as again:
+                raise self._rescued(again, model, trial) from again
+        if self.args.should_save:
+            checkpoints.rotate(folder, self.args.save_total_limit, needed)
+        self.accelerator.wait_for_everyone()
+        self._point_to_best()
+
+    def _write_whole(self, folder: Path, place: Place, model: torch.nn.Module, trial: Any) -> None:
+        """All processes write their parts, the first one seals them; a fault of one stops all."""
         name = f"checkpoint-{self.state.global_step}"
-        self._staging = folder / "partial"
+        self._staging, self._fault = folder / "partial", None
+        together(place.check)
         if self.args.should_save:
             shutil.rmtree(self._staging, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         try:
-            super()._save_checkpoint(model, trial)
+            together(self._write, name, folder, model, trial)
+            together(self._seal, name, folder)
+        except BaseException:
+            if self.args.should_save:
+                shutil.rmtree(self._staging, ignore_errors=True)  # a full disk has no room for torn files
+            raise
         finally:
-            staging, self._staging = self._staging, None
-        self.accelerator.wait_for_everyone()
+            self._staging = None
+
+    def _write(self, name: str, folder: Path, model: torch.nn.Module, trial: Any) -> None:
+        with writing(name, folder):
+            super()._save_checkpoint(model, trial)
+            if self._fault is not None:
+                raise self._fault
+
+    def _seal(self, name: str, folder: Path) -> None:
+        if self.args.should_save and self._staging is not None:
+            with writing(name, folder):
+                checkpoints.seal(self._staging / name, folder / name)
+                self._staging.rmdir()
+
+    def _part(self, write: Callable[..., None], *args: Any) -> None:
+        """A part of a checkpoint; its fault is kept until all processes have come to the same place."""
+        if launcher_shards_the_model():  # every part is then the work of all processes together
+            write(*args)
+            return
+        try:
+            if self._fault is None:
+                write(*args)
+        except Exception as fault:
+            self._fault = fault
+
+    def _has_spared_room(self, folder: Path, needed: set[int | None]) -> bool:
+        spared = False
         if self.args.should_save:
-            checkpoints.seal(staging / name, folder / name)
-            staging.rmdir()
-            needed = {self.state.best_global_step, *(self.best_steps(self.keep_best) if self.keep_best > 1 else ())}
-            checkpoints.rotate(folder, self.args.save_total_limit, needed)
-        self.accelerator.wait_for_everyone()
-        self._point_to_best()
+            with suppress(OSError):  # a disk that does not answer
+                spared = rescue.spare_room(folder, self.args.save_total_limit, needed)
+        return as_the_first(spared)
+
+    def _rescued(self, fault: DiskError, model: torch.nn.Module, trial: Any) -> DiskError:
+        """The fault, with what of the state of training is kept, and where; on another disk it is written now."""
+        folder = as_the_first(rescue.rescue_folder(self._place, self.model) if self.args.should_save else None)
+        kept = ""
+        if folder is not None:
+            try:
+                self._write_whole(folder, Place(folder), model, trial)
+                kept = rescue.where_it_is(folder / f"checkpoint-{self.state.global_step}", self._place.path)
+            except DiskError:
+                shutil.rmtree(folder, ignore_errors=True)
+        return DiskError(f"{fault} {kept or rescue.what_is_kept(self._place.path)}")
 
     def best_steps(self, count: int) -> list[int]:
         """The steps with the best validation scores so far, the best first; of equals the earlier."""
@@ -62,9 +132,23 @@ class SealedTrainer(Trainer):
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging) if self._staging is not None else super()._get_output_dir(trial)
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        self._part(super()._save_optimizer_and_scheduler, output_dir)
+
+    def _save_scaler(self, output_dir: str) -> None:
+        self._part(super()._save_scaler, output_dir)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        self._part(super()._save_rng_state, output_dir)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        self._part(self._save_weights, output_dir, state_dict)
+
+    def _save_weights(self, output_dir: str | None, state_dict: dict[str, Any] | None) -> None:
         if launcher_shards_the_model():
             super()._save(output_dir, state_dict)
+            return
+        if not self.args.should_save:  # the Trainer asks every process
             return
         folder = Path(output_dir or self.args.output_dir)
         checkpoints.save_weights(self.model, folder)
@@ -82,6 +166,7 @@ class SealedTrainer(Trainer):
                 part.load(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
+        together(self._place.check)
         if launcher_shards_the_model():
             super()._load_best_model()
         else:

@@ -17,6 +17,7 @@ from hf_finetune.recipes.optimizer_names import PLAIN_OPTIMIZERS
 from hf_finetune.recipes.rates import rate_in_words
 from hf_finetune.recipes.schema import Recipe, TextAugment
 from hf_finetune.training.arguments import metric_names
+from hf_finetune.training.batch_rows import names_of_rows
 from hf_finetune.training.fits import fit_in_words
 from hf_finetune.training.length_groups import length_groups
 from hf_finetune.training.losses import loss_function, mean_loss
@@ -135,6 +136,8 @@ def build_trainer(
         callbacks=[RatesLog(), *callbacks_of_steps(recipe, applied), *([distillation] if distillation else ())],
         keep_best=recipe.average.soup_size if recipe.average.soup else 1,
     )
+    trainer.row_names = names_of_rows(task)
+    trainer.may_skip = int(recipe.training.values().get("skip_nonfinite_steps") or 0)
     if arguments.report_to:
         trainer.add_callback(RecipeAsConfig(recipe, trainer.callback_handler.callbacks))
     return trainer

@@ -9,7 +9,6 @@ the order of text lengths.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,6 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from hf_finetune.data import normalized
-from hf_finetune.errors import UserError
 from hf_finetune.evaluation.read import read
 from hf_finetune.evaluation.views import Views
 from hf_finetune.recipes.schema import ProblemType
@@ -28,6 +26,7 @@ from hf_finetune.training.account import Account
 from hf_finetune.training.distill import NOT_FOR_THE_MODEL, Distillation
 from hf_finetune.training.ema import Ema
 from hf_finetune.training.epochs import EpochNumber
+from hf_finetune.training.finite import FiniteSteps
 from hf_finetune.training.l2_sp import StartingPoint
 from hf_finetune.training.lean_steps import LeanTrainer
 from hf_finetune.training.mixing import Mixing
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
     from hf_finetune.strategy import Applied
 
 
-class FinetuneTrainer(LeanTrainer, PacedTrainer, FormattedSteps, WholeSplits, StoppableTrainer):
+class FinetuneTrainer(FiniteSteps, LeanTrainer, PacedTrainer, FormattedSteps, WholeSplits, StoppableTrainer):
     """Trains a model that a strategy has been applied to.
 
     Args:
@@ -207,18 +206,6 @@ class FinetuneTrainer(LeanTrainer, PacedTrainer, FormattedSteps, WholeSplits, St
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return self.sampler if self.sampler is not None else super()._get_train_sampler(train_dataset)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, and stop at a loss that is not a number: every later step would be lost work."""
-        for name, words in (("loss", "training"), ("eval_loss", "validation")):
-            loss = logs.get(name)
-            if loss is not None and not math.isfinite(loss):
-                raise UserError(
-                    f"The {words} loss is {loss} at step {self.state.global_step}. Lower training.learning_rate "
-                    f"({self.args.learning_rate:g}), use precision=no, or look for extreme targets, and give another "
-                    f"output_dir. Checkpoints so far are kept in {self.args.output_dir}."
-                )
-        super().log(logs, start_time)
 
     # --- evaluation ----------------------------------------------------------------------------------------------
 

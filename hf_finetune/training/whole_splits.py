@@ -17,6 +17,8 @@ from hf_finetune.training.precision import launcher_shards_the_model
 class WholeSplits(Trainer):
     """A Trainer whose options of training loaders are for training alone."""
 
+    not_finite = np.zeros(0, np.int64)  # rows of the split evaluated last whose outputs are no numbers
+
     def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> Any:
         """The Trainer's loader; `dataloader_drop_last` is for training: it would leave out evaluation samples."""
         drop_last = self.args.dataloader_drop_last
@@ -44,6 +46,8 @@ class WholeSplits(Trainer):
 
         def of_the_split(found: EvalPrediction) -> dict[str, float]:
             join(found.predictions, found.label_ids)
+            outputs = whole["predictions"]
+            self.not_finite = np.flatnonzero(~np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1))
             return compute(EvalPrediction(**whole))  # type: ignore[misc]
 
         # Left to itself the Trainer copies all that it has every few batches: of N rows some N squared.
