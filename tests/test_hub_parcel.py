@@ -9,6 +9,7 @@ import yaml
 from datasets import Dataset, DatasetDict
 from evaluation_samples import image_model, text_model
 from hub_card_check import errors_of_card
+from hub_samples import download
 from huggingface_hub import ModelCard
 from test_publish_save import save
 
@@ -210,17 +211,11 @@ def test_a_recipe_for_others_names_no_place_and_no_service(tmp_path, monkeypatch
         assert public_recipe(whole, Path(whole.output_dir).name) == whole.model_copy(update={"hub": type(whole.hub)()})
 
 
-def test_a_strangers_recipe_pushes_nowhere(tmp_path):
+def test_a_strangers_recipe_pushes_nowhere(tmp_path, monkeypatch):
     theirs = load_recipe("digits", "hub.push=true", "hub.repo=them/theirs", "hub.private=true")
-    repository = tmp_path / "models--them--digits"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text("a" * 40)
-    (repository / "snapshots" / ("a" * 40)).mkdir(parents=True)
-    (repository / "snapshots" / ("a" * 40) / "recipe.yaml").write_text(theirs.to_yaml())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-        resolved = resolve("hub:them/digits")
-        mine = resolve("hub:them/digits", ["hub.push=true", "hub.repo=me/mine"])
+    download("them/digits", theirs, tmp_path, monkeypatch)
+    resolved = resolve("hub:them/digits")
+    mine = resolve("hub:them/digits", ["hub.push=true", "hub.repo=me/mine"])
     assert not resolved.recipe.hub.push and resolved.recipe.hub.repo is None and not resolved.recipe.hub.private
     assert len(resolved.notes) == 1 and "hub=" in resolved.notes[0]
     assert mine.recipe.hub.push and mine.recipe.hub.repo == "me/mine" and not mine.recipe.hub.private
