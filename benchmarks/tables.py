@@ -107,6 +107,7 @@ def written(text: str, results: Path = RESULTS) -> str:
 
 
 def main() -> int:
+    """Write the README, or say by the exit code whether --check finds it up to date."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
