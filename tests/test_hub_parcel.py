@@ -19,9 +19,9 @@ from hf_finetune.publish import card_pictures
 from hf_finetune.publish.card import model_card
 from hf_finetune.publish.card_facts import data_table, split_of_test
 from hf_finetune.publish.licence import licence_of
-from hf_finetune.publish.local_places import local_places, public_recipe
+from hf_finetune.publish.local_places import as_written, local_places, public_recipe, without
 from hf_finetune.publish.own_part import _KINDS, files_of, marked, merge, recorded, words_of_a_person
-from hf_finetune.publish.parcel import _cleaned, _ways, pack, recipe_for_others
+from hf_finetune.publish.parcel import pack, recipe_for_others
 from hf_finetune.publish.push import push_command
 from hf_finetune.publish.retry import GivenUp, again, told
 from hf_finetune.recipes import load_recipe
@@ -134,10 +134,10 @@ def test_places_are_found_as_html_and_json_write_them_and_those_of_the_machine_t
     parcel = pack(folder, "me/there")
     for name in ("report.html", "metrics.json"):
         assert "./x, ./photos, ~/y" in as_text(parcel, name) and "alice" not in as_text(parcel, name)
-    replacements = {way: "." for way in _ways('/a/it\'s & "b"\\ü')}
+    replacements = as_written({'/a/it\'s & "b"\\ü': "."})
     for written in ("/a/it's & \"b\"\\ü", "/a/it&#39;s &amp; &#34;b&#34;\\ü", "/a/it&#x27;s &amp; &quot;b&quot;\\ü",
                     json.dumps("/a/it's & \"b\"\\ü")[1:-1], "/a/it%27s%20%26%20%22b%22%5C%C3%BC"):  # fmt: skip
-        assert _cleaned(f"<{written}/x>", replacements) == "<./x>"
+        assert without(f"<{written}/x>", replacements) == "<./x>"
 
 
 def test_a_run_tells_where_it_was_made_and_which_splits_it_read(tmp_path):

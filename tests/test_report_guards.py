@@ -16,7 +16,7 @@ from hf_finetune.evaluation.attribution_images import explain_images
 from hf_finetune.evaluation.attribution_texts import explain_texts
 from hf_finetune.publish import card_pictures
 from hf_finetune.publish import save as saving
-from hf_finetune.publish.report_again import _told
+from hf_finetune.publish.report_data import read_data
 from hf_finetune.training import progress
 from hf_finetune.training.energy import Energy
 
@@ -35,6 +35,13 @@ def test_what_only_shows_a_run_does_not_lose_it(tmp_path, monkeypatch, capsys, n
     assert "was not made: ValueError: no ink. The run itself is complete" in capsys.readouterr().err
     assert (folder / "README.md").exists() is (name in ("card_pictures", "about_run"))
     assert (folder / "about.json").exists() is (name != "about_run")
+
+
+def test_the_page_names_nobody(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "alice"))
+    folder, *_ = save(tmp_path / "run", image_model(), output_dir=str(tmp_path / "alice" / "runs" / "x"))
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "~/runs/x" in page and "alice" not in page
 
 
 def test_a_class_with_a_line_break_in_its_name_is_drawn_in_one_line():
@@ -115,15 +122,20 @@ def test_time_is_looked_at_inside_a_batch(monkeypatch):
     assert "0 of 3" in found.skipped and not reached
 
 
-def test_a_lost_report_finds_history_and_versions_in_about_json(tmp_path):
+def test_the_page_reads_what_about_json_has_and_what_an_older_report_json_had(tmp_path):
     about = {"history": [{"loss": 1.0, "epoch": 1.0}], "strategy_table": "part  learns", "versions": {"torch": "2"},
-             "machine": "a computer", "rows": {"train": 5}}  # fmt: skip
+             "machine": "a computer", "rows": {"train": 5}, "local": ["/home/alice"]}  # fmt: skip
     (tmp_path / "about.json").write_text(json.dumps(about))
-    assert _told(tmp_path) == {
+    assert read_data(tmp_path) == {}  # without report.json there is no page to speak of
+    (tmp_path / "report.json").write_text(json.dumps({"format": 1, "data": {"labels": []}}))
+    told = {
         "history": about["history"], "strategy": "part  learns", "versions": {"torch": "2"},
-        "machine": "a computer", "data": {"rows": {"train": 5}},
+        "machine": "a computer", "data": {"rows": {"train": 5}, "labels": []},
     }  # fmt: skip
-    assert _told(tmp_path / "nowhere") == {}
+    assert read_data(tmp_path) == {"format": 1, **told}
+    (tmp_path / "about.json").unlink()
+    (tmp_path / "report.json").write_text(json.dumps({"format": 1, **told}))
+    assert read_data(tmp_path) == {"format": 1, **told}
 
 
 # --- while it runs --------------------------------------------------------------------------------------------------
