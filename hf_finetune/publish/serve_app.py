@@ -48,9 +48,7 @@ def make_app(
         loopback: it listens on loopback alone; see `Guard`.
         ready: called when requests are answered from now on.
     """
-    reader = Reader(
-        predictor.task == "image-classification", pairs, _APPLIED.get(predictor.labels.problem_type, "none"), limits
-    )
+    reader = Reader(predictor.task == "image-classification", pairs, _applied(predictor.labels), limits)
     batcher = Batcher(_answers(predictor), max_batch, wait, most_cost=limits.pixels)
     began = time.monotonic()
 
@@ -75,6 +73,10 @@ def make_app(
     _speak_json(app)
     app.add_middleware(Guard, limits=limits, loopback=loopback)
     return app
+
+
+def _applied(labels: LabelSpace) -> str | None:
+    return None if labels.tasks else _APPLIED.get(labels.problem_type, "none")
 
 
 async def _in_time(batcher: Batcher, asked: Asked, seconds: float) -> list[dict[str, Any]]:
