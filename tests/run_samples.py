@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -34,24 +34,34 @@ def break_off(recipe, monkeypatch, *, saves=1, **options):
         finetune(recipe, **options)
 
 
-def on_one_and_on_two_processes(run_in, job: tuple[str, ...], batch: int) -> tuple[Path, Path]:
-    """The folders of a job that writes to `run`, at the same batch of all processes together."""
+class Both(NamedTuple):
+    """The folders of a job on one process and on two, and what the two said."""
+
+    one: Path
+    two: Path
+    said: str
+
+
+def on_one_and_on_two_processes(call, run_in, job: tuple[str, ...], batch: int, *alone: str) -> Both:
+    """A job at the same batch of all processes together: on this one, with the pairs of `alone`, and on two."""
     script, size = str(REPOSITORY / "hf_finetune" / "run.py"), "training.per_device_train_batch_size="
-    one = run_in("python", script, *job, f"{size}{batch}")
+    one = call("train", *job, f"{size}{batch}", "output_dir=run", *alone)
     assert one.returncode == 0, one.stderr
     (run_in.folder / "run").rename(run_in.folder / "one")
-    two = run_in("torchrun", "--standalone", "--nproc_per_node", "2", script, *job, f"{size}{batch // 2}")
+    torchrun = ("torchrun", "--standalone", "--nproc_per_node", "2", script)
+    two = run_in(*torchrun, *job, f"{size}{batch // 2}", "output_dir=run")
     assert two.returncode == 0, two.stderr
-    return run_in.folder / "one", run_in.folder / "run"
+    return Both(run_in.folder / "one", run_in.folder / "run", two.stdout)
 
 
-def check_same(one: Path, two: Path, *files: str) -> list[dict[str, Any]]:
-    """The tensors of these files are the same up to rounding, and so is the training loss; both runs' facts of it."""
+def check_same(both: Both, *files: str) -> list[dict[str, Any]]:
+    """The tensors of these files are the same up to rounding, and so are the losses; the metrics of both."""
     for file in files:
-        first, second = (load_file(folder / file) for folder in (one, two))
+        first, second = (load_file(folder / file) for folder in both[:2])
         assert first.keys() == second.keys()
         for name, tensor in first.items():
             np.testing.assert_allclose(second[name], tensor, rtol=1e-3, atol=2e-5, err_msg=name)
-    facts = [json.loads((folder / "metrics.json").read_text())["train"] for folder in (one, two)]
-    assert facts[1]["loss"] == pytest.approx(facts[0]["loss"], rel=1e-3)
-    return facts
+    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in both[:2]]
+    assert metrics[1]["train"]["loss"] == pytest.approx(metrics[0]["train"]["loss"], rel=1e-3)
+    assert metrics[1]["train"]["processes"] == 2 * metrics[0]["train"]["processes"] == 2
+    return metrics

@@ -449,17 +449,17 @@ def test_the_mean_gradient_of_the_projection(monkeypatch):
 JOB = (
     "recipe=digits", "model.checkpoint=package:digits-vit", "data.max_train_samples=101", "data.max_eval_samples=20",
     "training.num_train_epochs=1", "evaluation.bootstrap=0", "precision=no", "training.optim=sgd",
-    "training.learning_rate=0.05", "distill.teacher=teacher", "distill.on=both", "output_dir=run",
+    "training.learning_rate=0.05", "distill.teacher=teacher", "distill.on=both",
 )  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize("augment", ["none", "{pad_crop: 4}"])
-def test_a_run_on_two_processes_equals_one(run_in, augment):
+def test_a_run_on_two_processes_equals_one(call, run_in, augment):
     run_in.folder.mkdir()
     teacher_of("resnet", run_in.folder / "teacher", [str(digit) for digit in range(10)])
-    one, two = on_one_and_on_two_processes(run_in, (*JOB, f"data.augment={augment}"), batch=16)
-    step = max((one / "checkpoints").glob("checkpoint-*"), key=lambda path: path.stat().st_mtime).name
-    facts = check_same(one, two, "model.safetensors", f"checkpoints/{step}/projection.safetensors")
-    assert facts[1]["teacher"] == facts[0]["teacher"]
+    both = on_one_and_on_two_processes(call, run_in, (*JOB, f"data.augment={augment}"), 16)
+    step = max((both.one / "checkpoints").glob("checkpoint-*"), key=lambda path: path.stat().st_mtime).name
+    one, two = check_same(both, "model.safetensors", f"checkpoints/{step}/projection.safetensors")
+    assert two["train"]["teacher"] == one["train"]["teacher"]
