@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from evaluation_samples import image_model, text_model
+from report_samples import run_of
 from test_publish_save import save
 from torch import nn
 
@@ -169,23 +170,35 @@ class OfflineEmissionsTracker:
 """
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_a_meter_keeps_no_failed_process_alive(tmp_path, monkeypatch, fails):
-    (tmp_path / "codecarbon.py").write_text(f"FAILS = {fails}\n{METER}")
+def meters():
+    return [thread for thread in threading.enumerate() if thread.name == "meter"]
+
+
+@pytest.fixture
+def meter(tmp_path, monkeypatch, request):
+    (tmp_path / "codecarbon.py").write_text(f"FAILS = {getattr(request, 'param', False)}\n{METER}")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "codecarbon", raising=False)
-    try:
-        with pytest.raises(RuntimeError, match="diverged"), Energy() as energy:
-            assert (energy._tracker is None) is fails
-            raise RuntimeError("diverged")
-        assert not any(thread.name == "meter" for thread in threading.enumerate()) and energy.stop() == {}
-    finally:
-        sys.modules.pop("codecarbon", None)
+    yield getattr(request, "param", False)
+    sys.modules.pop("codecarbon", None)
 
 
-def test_training_measures_inside_what_is_closed_when_it_fails():
-    import inspect
+@pytest.mark.parametrize("meter", [False, True], indirect=True)
+def test_a_meter_keeps_no_failed_process_alive(meter):
+    with pytest.raises(RuntimeError, match="diverged"), Energy() as energy:
+        assert (energy._tracker is None) is meter
+        raise RuntimeError("diverged")
+    assert not meters() and energy.stop() == {}
 
-    from hf_finetune import finetune
 
-    assert "enter_context(training.Energy())" in inspect.getsource(sys.modules[finetune.__module__]._run)
+def test_a_run_that_fails_leaves_no_meter_behind(tmp_path, monkeypatch, meter):
+    seen = []
+
+    def fail(self, **given):
+        seen.extend(meters())
+        raise RuntimeError("diverged")
+
+    monkeypatch.setattr("hf_finetune.training.trainer.FinetuneTrainer.train", fail)
+    with pytest.raises(RuntimeError, match="diverged"):
+        run_of(tmp_path, "vit")
+    assert len(seen) == 1 and not meters()
