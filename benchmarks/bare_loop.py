@@ -22,6 +22,7 @@ Forward = Callable[[Tensor], Tensor]
 
 
 def main() -> None:
+    """Train, evaluate after each epoch, and write the scores down."""
     parser = options(__doc__)
     parser.add_argument("--synthetic", action="store_true")
     parser.add_argument("--compile", action="store_true")

@@ -50,6 +50,7 @@ class Texts:
 
 
 def main() -> None:
+    """Train, evaluate after each epoch, and write the scores down."""
     args = options(__doc__).parse_args()
     torch.manual_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(args.checkpoint)

@@ -30,6 +30,7 @@ _MODELS = (("WinKawaks/vit-tiny-patch16-224", 32), ("sentence-transformers/all-M
 
 
 def main() -> None:
+    """Measure, print a line each, and write them to --out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--rounds", type=int, default=5)

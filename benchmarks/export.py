@@ -49,6 +49,7 @@ def measured(name: str, work: Path, samples: int) -> dict[str, Any]:
 
 
 def main() -> int:
+    """Train, export and check each; 1 where one is not the same model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RUNS)}; all if left out")
     parser.add_argument("--work", type=Path, help="folder of the runs, which are kept there")

@@ -12,6 +12,7 @@ from problems import cifar10, prepared
 
 
 def contests(scale: str, work: Path) -> list[Contest]:
+    """The last two blocks of ViT-Tiny."""
     problem = prepared(cifar10(3_000, 1_000, strategy="freeze", epochs=5, learning_rate=2e-4), scale, work)
     runs = (
         problem.ours("ours", work),

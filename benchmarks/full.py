@@ -21,6 +21,7 @@ MODELS = {
 
 
 def contests(scale: str, work: Path) -> list[Contest]:
+    """Each model of MODELS, everything in it."""
     found = []
     for name, (checkpoint, called, times, timm) in MODELS.items():
         problem = prepared(replace(cifar10(2_000, 1_000), checkpoint=checkpoint), scale, work)

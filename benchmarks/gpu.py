@@ -31,6 +31,7 @@ PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 12
 
 
 def contests(scale: str, work: Path) -> list[Contest]:
+    """Each model, kind of input and strategy."""
     return [
         _contest(scale, work, model, images, strategy)
         for model in MODELS

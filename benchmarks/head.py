@@ -14,6 +14,7 @@ from problems import cifar10, prepared
 
 
 def contests(scale: str, work: Path) -> list[Contest]:
+    """A head on a frozen ViT-Tiny."""
     problem = prepared(cifar10(10_000, 2_000, strategy="head", epochs=10, learning_rate=1e-3), scale, work)
     runs = (
         problem.ours("ours", work),

@@ -22,6 +22,7 @@ from transformers import (
 
 
 def main() -> None:
+    """Train, evaluate after each epoch, and write the scores down."""
     parser = options(__doc__)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--workers", type=int, default=0)

@@ -25,6 +25,7 @@ MAX_LENGTH = 128
 
 
 def main() -> None:
+    """Train, evaluate after each epoch, and write the scores down."""
     parser = options(__doc__)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--dynamic", action="store_true")

@@ -102,7 +102,7 @@ def run_one(start: Start, seed: int, scale: str, work: Path) -> dict[str, Any]:
 
     began = time.process_time()
     run = finetune(load_recipe(PROBLEMS[scale][0], *_pairs(start, seed, scale, work)))
-    history = json.loads((run.path / "report.json").read_text(encoding="utf-8"))["history"]
+    history = json.loads((run.path / "about.json").read_text(encoding="utf-8"))["history"]
     curve = [
         {"step": entry["step"], "samples": entry["step"] * BATCH, "accuracy": entry["eval_accuracy"]}
         for entry in history

@@ -45,6 +45,7 @@ class Problem:
 
     @property
     def is_text(self) -> bool:
+        """Whether it reads texts."""
         return self.task == "text-classification"
 
     def script(self, name: str, *flags: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from transformers import AutoImageProcessor, AutoModel
 
 
 def main() -> None:
+    """Compute the features, fit, and write the scores down."""
     parser = options(__doc__)
     parser.add_argument("--bf16", action="store_true")
     args = parser.parse_args()

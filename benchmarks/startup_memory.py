@@ -14,6 +14,7 @@ from problems import cifar10, prepared
 
 
 def contests(scale: str, work: Path) -> list[Contest]:
+    """How soon the first step is taken, and the most memory in use."""
     return [_startup(scale, work), _memory(scale, work)]
 
 

@@ -1,7 +1,7 @@
-"""Writes the tables of benchmarks/README.md from the files in results/; what has no result says "not run yet".
+"""Writes the tables of the READMEs, here and above, from the files in results/; no result is "not run yet".
 
-python benchmarks/tables.py            # rewrites README.md between its markers
-python benchmarks/tables.py --check    # exit code 1 where README.md is not what the results say
+python benchmarks/tables.py            # rewrites both between their markers
+python benchmarks/tables.py --check    # exit code 1 where one is not what the results say
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from measures import Record, is_met, medians, value_of, wilson
 
 HERE = Path(__file__).resolve().parent
+PAGES = (HERE / "README.md", HERE.parent / "README.md")
 RESULTS = HERE / "results"
 NOT_RUN = "Not run yet."
 _MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -90,6 +91,10 @@ def section(name: str, results: Path = RESULTS) -> str:
         from techniques_table import techniques_table
 
         return techniques_table(results / "techniques.jsonl") or NOT_RUN
+    if name == "techniques-summary":
+        from techniques_table import summary
+
+        return summary(results / "techniques.jsonl") or NOT_RUN
     if name == "gpu":
         files = sorted(results.glob("gpu-*.json"))
         records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
@@ -102,21 +107,23 @@ def section(name: str, results: Path = RESULTS) -> str:
 
 
 def written(text: str, results: Path = RESULTS) -> str:
-    """The README with every marked section made anew."""
+    """A page with every marked section made anew."""
     return _MARKED.sub(lambda found: f"{found[1]}{section(found['name'], results)}\n{found[3]}", text)
 
 
 def main() -> int:
+    """Write the pages, or say by the exit code whether --check finds them up to date."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    page = HERE / "README.md"
-    before = page.read_text(encoding="utf-8")
-    after = written(before)
-    if options.check:
-        return int(before != after)
-    page.write_text(after, encoding="utf-8")
-    return 0
+    stale = 0
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = written(before)
+        stale |= int(before != after)
+        if not options.check:
+            page.write_text(after, encoding="utf-8")
+    return stale if options.check else 0
 
 
 if __name__ == "__main__":

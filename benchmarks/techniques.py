@@ -26,6 +26,7 @@ from techniques_problems import PROBLEMS, STUDENT, TEACHER, WIDTHS, Technique
 
 
 def main() -> None:
+    """Run what is not in --out yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "techniques.jsonl")
     parser.add_argument("--work", type=Path, default=Path("runs/techniques"), help="folder of the runs, emptied")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from techniques import read_lines
-from techniques_problems import PROBLEMS
+from techniques_problems import PROBLEMS, STUDENT
 
 Lines = list[dict[str, Any]]
 _RESAMPLES = 2000
@@ -21,6 +21,34 @@ def techniques_table(file: Path) -> str:
     lines = [line for line in read_lines(file) if line["scale"] == "full"]
     parts = [_problem(name, [line for line in lines if line["problem"] == name]) for name in PROBLEMS]
     return "\n\n".join(part for part in parts if part)
+
+
+def summary(file: Path) -> str:
+    """Markdown of what the two pretrained problems have in common: a line a technique, for the first page."""
+    shown = {"cifar10": "CIFAR-10, ViT-Tiny", "sst2": "SST-2, MiniLM"}
+    lines = [line for line in read_lines(file) if line["scale"] == "full" and line["problem"] in shown]
+    rows = [
+        "| technique | recipe, of CIFAR-10's | " + " | ".join(shown.values()) + " |",
+        "|---|---|" + "---|" * len(shown),
+    ]
+    for technique in PROBLEMS["cifar10"].techniques:
+        if any(STUDENT in pair for pair in technique.overrides):
+            continue  # students are other models
+        found = [
+            [line for line in lines if (line["problem"], line["technique"]) == (name, technique.name)] for name in shown
+        ]
+        if all(found):
+            rows.append(f"| {technique.name} | {_pairs(found[0])} | " + " | ".join(map(_spread, found)) + " |")
+    return "\n".join(rows) if len(rows) > 2 else ""
+
+
+def _spread(found: Lines) -> str:
+    scores = [line["test"]["accuracy"] for line in found]
+    return f"{np.mean(scores):.3f} ({min(scores):.3f} to {max(scores):.3f})"
+
+
+def _pairs(found: Lines) -> str:
+    return " ".join(f"`{pair}`" for pair in found[0]["overrides"])
 
 
 def _problem(name: str, lines: Lines) -> str:

@@ -12,6 +12,7 @@ from problems import prepared, sst2
 
 
 def contests(scale: str, work: Path) -> list[Contest]:
+    """MiniLM on SST-2."""
     problem = prepared(sst2(4_000, learning_rate=5e-5), scale, work)
     runs = (
         problem.ours("ours", work),

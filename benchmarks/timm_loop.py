@@ -113,6 +113,7 @@ def freeze(model: Any, strategy: str, blocks: int) -> None:
 
 
 def main() -> None:
+    """Train, evaluate after each epoch, and write the scores down."""
     parser = options(__doc__)
     parser.add_argument("--amp", action="store_true")
     parser.add_argument("--workers", type=int, default=2)

@@ -12,6 +12,7 @@ from problems import cifar10, prepared
 
 
 def contests(scale: str, work: Path) -> list[Contest]:
+    """A head, from the command to the report."""
     problem = prepared(cifar10(None, None, strategy="head", epochs=10, learning_rate=1e-3), scale, work)
     # As a user has it: a tenth of train validates, the test split is read once at the end.
     run = problem.ours("ours", work, validation=0.1, test_split="test")

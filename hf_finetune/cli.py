@@ -1,4 +1,4 @@
-"""The console command: `hf-finetune VERB ...`."""
+"""The console command: `hf-finetune VERB ...`; the verb train, and where the others are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from hf_finetune import commands, serving, stopping
+from hf_finetune import commands, run_commands, serving, stopping
 from hf_finetune.console import is_main_process, leave, say
 from hf_finetune.disk import of_a_disk
 from hf_finetune.errors import Fault, RecipeError, UserError
@@ -191,10 +191,10 @@ _VERBS: dict[str, Callable[[list[str]], int]] = {
     "doctor": commands.doctor,
     "evaluate": commands.evaluate,
     "predict": commands.predict,
-    "push": commands.push,
-    "reproduce": commands.reproduce,
-    "report": commands.report,
-    "export": commands.export,
+    "push": run_commands.push,
+    "reproduce": run_commands.reproduce,
+    "report": run_commands.report,
+    "export": run_commands.export,
     "demo": serving.demo,
     "serve": serving.serve,
     "recipes": commands.recipes,

@@ -12,12 +12,17 @@ from hf_finetune.recipes import Recipe
 from hf_finetune.recipes.rates import default_learning_rate
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from datasets import Dataset, DatasetDict
+    from transformers import TrainingArguments
 
     from hf_finetune.data import TaskData
     from hf_finetune.model import LoadedModel
     from hf_finetune.runs import Run
-    from hf_finetune.training import RunFolder
+    from hf_finetune.strategy import Applied
+    from hf_finetune.training import FinetuneTrainer, Report, RunFolder
+    from hf_finetune.training.precision import NumberFormat
 
 
 def finetune(
@@ -129,18 +134,11 @@ def _run(
     kernels: ExitStack,
 ) -> Run:
     from hf_finetune import training
-    from hf_finetune.publish import save_run
     from hf_finetune.runs import Run
     from hf_finetune.strategy import apply_strategy
 
     started = time.perf_counter()
-    training.quiet_libraries()
-    training.use_every_core()
-    training.keep_freed_memory()
-    number_format = training.choose_precision(precision)
-    rate = recipe.training.values().get("learning_rate") or default_learning_rate(recipe)
-    arguments = training.build_arguments(recipe, rate, folder.checkpoints, number_format.name)
-    training.together(_check_hub, recipe)  # only now do the processes know of each other
+    arguments, number_format, rate = _settings(recipe, folder, precision)
 
     task = _read_data(recipe, source)
     training.fit_to_data(arguments, recipe, task, trust_remote_code)
@@ -159,58 +157,43 @@ def _run(
         number_format = training.settle_format(trainer, number_format, folder.recorded)
         training.settle_batch(trainer, folder.recorded, folder.most_at_once)
     say(training.plan_in_words(recipe, task, arguments, number_format, rate))
-    facts = training.facts(task, applied, trainer, number_format)
-    checkpoint = folder.checkpoint(facts)
-    trainer.accelerator.wait_for_everyone()
-    folder.claim(facts, checkpoint)
-    trainer.accelerator.wait_for_everyone()
+
+    checkpoint = _claim(folder, trainer, training.facts(task, applied, trainer, number_format))
     begun = folder.recorded
     training.warn_of_little_room(folder.path, applied.model, arguments.save_total_limit)
     with training.watching(trainer):
         samples = training.cache_prefix(recipe, task, loaded, trainer, samples, begun.get("prefix"))
     folder.record(prefix=training.kept_facts(trainer))
-    energy = kernels.enter_context(training.Energy())  # stopped whatever happens
-    outcome: Any
-    if recipe.strategy.kind == "features":
-        outcome = training.fit_features(recipe, task, loaded, applied, trainer, samples)
-    elif getattr(recipe.strategy, "solver", "adamw") == "lbfgs":
-        outcome = training.fit_head(recipe, trainer)
-        trainer.give_targets_their_unit()
-    else:
-        folder.record(**training.sweep_head(recipe, trainer, begun.get("sweep")))
-        with training.watching(trainer):
-            outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        training.keep_best_average(recipe, trainer, samples.validation)
-        trainer.give_targets_their_unit()
 
+    energy = kernels.enter_context(training.Energy())  # stopped whatever happens
+    outcome = training.learn(
+        recipe, folder, task, loaded, applied, trainer, samples, checkpoint=checkpoint, swept=begun.get("sweep")
+    )
     used = energy.stop()
+
     with training.watching(trainer):
         report = training.score(recipe, task, trainer, samples, outcome, trust_remote_code)
-    trainer.release_prefix()
-    trainer.compute_in(bf16=False, channels_last=False)  # what is saved lies in memory as everyone expects it
     if checkpoint is None:  # else it is the last leg's alone
         report.metrics["train"] |= used
     report.metrics["train"]["total_seconds"] = round(time.perf_counter() - started, 1)
     report.metrics["train"] |= folder.accepted
-    recipe = training.pin_teacher(recipe, trainer.distillation)
-
-    def save() -> None:
-        with training.writing_the_run(folder):
-            save_run(
-                folder.path,
-                recipe=recipe,
-                task=task,
-                loaded=loaded,
-                applied=applied,
-                report=report,
-                table=table,
-                history=trainer.state.log_history,
-                number_format=number_format.name,
-            )
-
-    training.together(save if is_main_process() else lambda: None)
+    _save(recipe, folder, task, loaded, applied, trainer, report, table, number_format.name)
     say(report.in_words(folder.path))
     return Run.load(folder.path, trust_remote_code=trust_remote_code)
+
+
+def _settings(recipe: Recipe, folder: RunFolder, precision: str) -> tuple[TrainingArguments, NumberFormat, float]:
+    """The process made ready; the Trainer's arguments, the number format to begin with, the learning rate."""
+    from hf_finetune import training
+
+    training.quiet_libraries()
+    training.use_every_core()
+    training.keep_freed_memory()
+    number_format = training.choose_precision(precision)
+    rate = recipe.training.values().get("learning_rate") or default_learning_rate(recipe)
+    arguments = training.build_arguments(recipe, rate, folder.checkpoints, number_format.name)
+    training.together(_check_hub, recipe)  # only now do the processes know of each other
+    return arguments, number_format, rate
 
 
 def _read_data(recipe: Recipe, source: Dataset | DatasetDict | None) -> TaskData:
@@ -247,3 +230,48 @@ def _load_model(recipe: Recipe, task: TaskData, trust_remote_code: bool) -> Load
     if loaded.changes:
         say(f"model: {'; '.join((recipe.model.checkpoint, *loaded.changes))}")
     return loaded
+
+
+def _claim(folder: RunFolder, trainer: FinetuneTrainer, facts: dict[str, Any]) -> Path | None:
+    """The checkpoint to continue from, if any; from here on the folder is this run's."""
+    checkpoint = folder.checkpoint(facts)
+    trainer.accelerator.wait_for_everyone()
+    folder.claim(facts, checkpoint)
+    trainer.accelerator.wait_for_everyone()
+    return checkpoint
+
+
+def _save(
+    recipe: Recipe,
+    folder: RunFolder,
+    task: TaskData,
+    loaded: LoadedModel,
+    applied: Applied,
+    trainer: FinetuneTrainer,
+    report: Report,
+    table: str,
+    number_format: str,
+) -> None:
+    """Everything that the run leaves, written by rank 0; the others wait for it."""
+    from hf_finetune import training
+    from hf_finetune.publish import save_run
+
+    trainer.release_prefix()
+    trainer.compute_in(bf16=False, channels_last=False)  # what is saved lies in memory as everyone expects it
+    recipe = training.pin_teacher(recipe, trainer.distillation)
+
+    def save() -> None:
+        with training.writing_the_run(folder):
+            save_run(
+                folder.path,
+                recipe=recipe,
+                task=task,
+                loaded=loaded,
+                applied=applied,
+                report=report,
+                table=table,
+                history=trainer.state.log_history,
+                number_format=number_format,
+            )
+
+    training.together(save if is_main_process() else lambda: None)

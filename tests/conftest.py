@@ -2,11 +2,13 @@
 
 import gc
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 # Before any import of the libraries, which read these once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -98,6 +100,20 @@ def call(tmp_path, monkeypatch, capsys):
 
     run.folder = tmp_path / "empty"
     return run
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium. For one module: while it is open no test can have an event loop of its own."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    names = ("chromium-headless-shell", "chromium", "google-chrome")
+    chromium = next((path for name in names if (path := shutil.which(name))), None)
+    if chromium is None:
+        pytest.skip("needs Chromium: apt-get install chromium-headless-shell")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()
 
 
 @pytest.fixture(autouse=True)

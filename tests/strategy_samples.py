@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from headless_samples import TEXT_HEADLESS
 from model_samples import TEXT_FAMILIES
 
 from hf_finetune.model import LoadedModel, find_anatomy, load_pretrained
@@ -14,13 +15,13 @@ from hf_finetune.strategy import Applied
 
 
 def recipe_for(
-    family: str, checkpoint: Path | str, strategy: Any = "full", head: Any = "linear", seed: int = 0
+    family: str, checkpoint: Path | str, strategy: Any = "full", head: Any = "linear", seed: int = 0, **model: Any
 ) -> Recipe:
-    """A recipe with that checkpoint, strategy and head; its data is never read."""
+    """A recipe with that checkpoint, strategy, head and further keys of `model:`; its data is never read."""
     return Recipe.model_validate(
         {
-            "task": "text-classification" if family in TEXT_FAMILIES else "image-classification",
-            "model": {"checkpoint": str(checkpoint), "head": head},
+            "task": "text-classification" if family in (*TEXT_FAMILIES, *TEXT_HEADLESS) else "image-classification",
+            "model": {"checkpoint": str(checkpoint), "head": head, **model},
             "data": {"dataset": "none"},
             "strategy": strategy,
             "seed": seed,

@@ -8,31 +8,18 @@ from typing import Any
 import torch
 import transformers
 from model_samples import TEXT_FAMILIES, batch, save_checkpoint
-from strategy_samples import load
+from strategy_samples import load, recipe_for
 
 from hf_finetune.model import LoadedModel, save_pretrained
-from hf_finetune.recipes.schema import Recipe
 
 NAMES = ["ant", "bee", "cat"]
-
-
-def changed_recipe(family: str, folder: Path, strategy: Any = "full", **keys: Any) -> Recipe:
-    """A recipe over a checkpoint in `folder` with these keys of `model:`; its data is never read."""
-    return Recipe.model_validate(
-        {
-            "task": "text-classification" if family in TEXT_FAMILIES else "image-classification",
-            "model": {"checkpoint": str(folder), **keys},
-            "data": {"dataset": "none"},
-            "strategy": strategy,
-        }
-    )
 
 
 def changed(family: str, folder: Path, strategy: Any = "full", config: Any = None, **keys: Any) -> LoadedModel:
     """A tiny checkpoint of a family (with `config` changes of its own) in `folder`, loaded with keys of `model:`."""
     if not (folder / "config.json").exists():
         save_checkpoint(family, folder, **(config or {}))
-    return load(changed_recipe(family, folder, strategy, **keys), NAMES)
+    return load(recipe_for(family, folder, strategy, **keys), NAMES)
 
 
 def logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:

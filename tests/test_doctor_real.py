@@ -49,6 +49,7 @@ def spoiled_photos(root, seed):
 
 
 @pytest.mark.real
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_doctor_finds_what_was_spoiled(tmp_path, seed):
     flipped, copies, broken = spoiled_photos(tmp_path, seed)

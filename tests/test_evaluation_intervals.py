@@ -124,6 +124,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(problem):
 @pytest.mark.parametrize(
     ("problem", "classes"), [(SINGLE, 10), (SINGLE, 1000), (MULTI, 20), (MULTI, 80), (REGRESSION, 1)]
 )
+@pytest.mark.slow
 def test_ten_thousand_samples_take_seconds(problem, classes):
     logits, labels = draw(problem, 0, 10_000, classes)
     started = time.process_time()

@@ -17,8 +17,8 @@ FLOORS = [
     {"runs"},
     {"training"},
     {"finetune", "advice"},
-    {"commands"},
-    {"serving"},
+    {"command_words"},
+    {"commands", "run_commands", "serving"},
     {"cli"},
     {"run", "__init__"},
 ]
@@ -87,5 +87,5 @@ def test_samples_are_taken_together_in_one_place():
 
 
 def test_modules_stay_short():
-    too_long = {str(path.relative_to(ROOT)): n for path in MODULES if (n := len(path.read_text().splitlines())) > 300}
+    too_long = {str(path.relative_to(ROOT)): n for path in MODULES if (n := len(path.read_text().splitlines())) > 250}
     assert not too_long

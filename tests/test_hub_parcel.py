@@ -9,6 +9,7 @@ import yaml
 from datasets import Dataset, DatasetDict
 from evaluation_samples import image_model, text_model
 from hub_card_check import errors_of_card
+from hub_samples import download
 from huggingface_hub import ModelCard
 from test_publish_save import save
 
@@ -18,9 +19,9 @@ from hf_finetune.publish import card_pictures
 from hf_finetune.publish.card import model_card
 from hf_finetune.publish.card_facts import data_table, split_of_test
 from hf_finetune.publish.licence import licence_of
-from hf_finetune.publish.local_places import local_places, public_recipe
+from hf_finetune.publish.local_places import as_written, local_places, public_recipe, without
 from hf_finetune.publish.own_part import _KINDS, files_of, marked, merge, recorded, words_of_a_person
-from hf_finetune.publish.parcel import _cleaned, _ways, pack, recipe_for_others
+from hf_finetune.publish.parcel import pack, recipe_for_others
 from hf_finetune.publish.push import push_command
 from hf_finetune.publish.retry import GivenUp, again, told
 from hf_finetune.recipes import load_recipe
@@ -133,10 +134,10 @@ def test_places_are_found_as_html_and_json_write_them_and_those_of_the_machine_t
     parcel = pack(folder, "me/there")
     for name in ("report.html", "metrics.json"):
         assert "./x, ./photos, ~/y" in as_text(parcel, name) and "alice" not in as_text(parcel, name)
-    replacements = {way: "." for way in _ways('/a/it\'s & "b"\\ü')}
+    replacements = as_written({'/a/it\'s & "b"\\ü': "."})
     for written in ("/a/it's & \"b\"\\ü", "/a/it&#39;s &amp; &#34;b&#34;\\ü", "/a/it&#x27;s &amp; &quot;b&quot;\\ü",
                     json.dumps("/a/it's & \"b\"\\ü")[1:-1], "/a/it%27s%20%26%20%22b%22%5C%C3%BC"):  # fmt: skip
-        assert _cleaned(f"<{written}/x>", replacements) == "<./x>"
+        assert without(f"<{written}/x>", replacements) == "<./x>"
 
 
 def test_a_run_tells_where_it_was_made_and_which_splits_it_read(tmp_path):
@@ -210,17 +211,11 @@ def test_a_recipe_for_others_names_no_place_and_no_service(tmp_path, monkeypatch
         assert public_recipe(whole, Path(whole.output_dir).name) == whole.model_copy(update={"hub": type(whole.hub)()})
 
 
-def test_a_strangers_recipe_pushes_nowhere(tmp_path):
+def test_a_strangers_recipe_pushes_nowhere(tmp_path, monkeypatch):
     theirs = load_recipe("digits", "hub.push=true", "hub.repo=them/theirs", "hub.private=true")
-    repository = tmp_path / "models--them--digits"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text("a" * 40)
-    (repository / "snapshots" / ("a" * 40)).mkdir(parents=True)
-    (repository / "snapshots" / ("a" * 40) / "recipe.yaml").write_text(theirs.to_yaml())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-        resolved = resolve("hub:them/digits")
-        mine = resolve("hub:them/digits", ["hub.push=true", "hub.repo=me/mine"])
+    download("them/digits", theirs, tmp_path, monkeypatch)
+    resolved = resolve("hub:them/digits")
+    mine = resolve("hub:them/digits", ["hub.push=true", "hub.repo=me/mine"])
     assert not resolved.recipe.hub.push and resolved.recipe.hub.repo is None and not resolved.recipe.hub.private
     assert len(resolved.notes) == 1 and "hub=" in resolved.notes[0]
     assert mine.recipe.hub.push and mine.recipe.hub.repo == "me/mine" and not mine.recipe.hub.private

@@ -6,36 +6,24 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from headless_samples import HEADLESS, IMAGE_HEADLESS, TEXT_HEADLESS, headless, headless_batch, save_headless
+from headless_samples import HEADLESS, IMAGE_HEADLESS, headless, headless_batch, save_headless
 from model_samples import sweep
 from PIL import Image
-from strategy_samples import load, train_steps
+from strategy_samples import load, recipe_for, train_steps
 from test_model_anatomy import parts_in_forward_order
 from test_model_heads import logits, logits_in_a_bare_process
 
 from hf_finetune.errors import UserError
 from hf_finetune.model import load_finished, save_pretrained
-from hf_finetune.recipes.schema import Recipe
 from hf_finetune.strategy import apply_strategy
 
 NAMES = ["ant", "bee", "cat"]
 BLOCKS = {"dinov3_convnext": 5}
 
 
-def recipe_of(name, folder, strategy="full", **model):
-    return Recipe.model_validate(
-        {
-            "task": "text-classification" if name in TEXT_HEADLESS else "image-classification",
-            "model": {"checkpoint": str(folder), **model},
-            "data": {"dataset": "none"},
-            "strategy": strategy,
-        }
-    )
-
-
 @pytest.mark.parametrize("name", HEADLESS)
 def test_the_backbone_is_the_checkpoints_and_its_blocks_are_found(name, tmp_path):
-    ready = load(recipe_of(name, save_headless(name, tmp_path)), NAMES)
+    ready = load(recipe_for(name, save_headless(name, tmp_path)), NAMES)
     order = parts_in_forward_order(ready.model, ready.anatomy, headless_batch(name))
     assert order == list(range(len(ready.anatomy.parts)))
     assert len(ready.anatomy.blocks) == BLOCKS.get(name, 3)
@@ -57,7 +45,7 @@ def _signature(value):
 @pytest.mark.parametrize("strategy", ["head", {"kind": "freeze", "train_blocks": 1}, "full", "lora"])
 @pytest.mark.parametrize("name", sweep(HEADLESS, core=("clip", "dinov3", "t5_encoder")))
 def test_every_strategy_learns_and_the_model_comes_back(name, strategy, tmp_path):
-    recipe = recipe_of(name, save_headless(name, tmp_path / "base"), strategy)
+    recipe = recipe_for(name, save_headless(name, tmp_path / "base"), strategy)
     ready = load(recipe, NAMES)
     before = {key: value.clone() for key, value in ready.model.named_parameters()}
     applied = apply_strategy(ready, recipe)
@@ -77,7 +65,7 @@ def test_every_strategy_learns_and_the_model_comes_back(name, strategy, tmp_path
 
 @pytest.mark.parametrize("name", ["clip", "clip_vision", "siglip", "siglip_vision", "dinov3"])
 def test_the_head_sees_the_pooled_output_that_was_pretrained(name, tmp_path):
-    ready = load(recipe_of(name, save_headless(name, tmp_path)), NAMES)
+    ready = load(recipe_for(name, save_headless(name, tmp_path)), NAMES)
     model = ready.model.eval()
     whole = headless(name).eval()
     tower = getattr(whole, "vision_model", whole)
@@ -89,7 +77,7 @@ def test_the_head_sees_the_pooled_output_that_was_pretrained(name, tmp_path):
 
 
 def test_mae_is_the_vit_that_its_encoder_is_and_hides_no_patches(tmp_path):
-    ready = load(recipe_of("mae", save_headless("mae", tmp_path / "base")), NAMES)
+    ready = load(recipe_for("mae", save_headless("mae", tmp_path / "base")), NAMES)
     assert type(ready.model) is transformers.ViTForImageClassification
     assert any("vit_mae" in line for line in ready.changes)
     inputs = headless_batch("mae")
@@ -102,7 +90,7 @@ def test_mae_is_the_vit_that_its_encoder_is_and_hides_no_patches(tmp_path):
 
 
 def test_the_mean_of_a_t5_encoder_leaves_padding_out(tmp_path):
-    model = load(recipe_of("t5_encoder", save_headless("t5_encoder", tmp_path)), NAMES).model
+    model = load(recipe_for("t5_encoder", save_headless("t5_encoder", tmp_path)), NAMES).model
     assert model.config.pooling == "mean"
     inputs = headless_batch("t5_encoder")
     alone = logits(model, {key: inputs[key][1:2, :8] for key in ("input_ids", "attention_mask")})
@@ -112,7 +100,7 @@ def test_the_mean_of_a_t5_encoder_leaves_padding_out(tmp_path):
 
 @pytest.mark.parametrize(("name", "prefix"), [("clip", 1), ("siglip", 0), ("mae", 1), ("dinov3", 3)])
 def test_poolings_leave_class_token_and_registers_out(name, prefix, tmp_path):
-    model = load(recipe_of(name, save_headless(name, tmp_path), pooling="max"), NAMES).model.eval()
+    model = load(recipe_for(name, save_headless(name, tmp_path), pooling="max"), NAMES).model.eval()
     pixels = headless_batch(name)["pixel_values"]
     assert model.config.prefix_tokens == prefix
     with torch.no_grad():
@@ -138,7 +126,7 @@ def test_an_untrained_pooler_is_not_used(name, tmp_path):
     save_checkpoint("bert", tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     save_file({k: v for k, v in weights.items() if "pooler" not in k}, tmp_path / "model.safetensors", {"format": "pt"})
-    ready = load(recipe_of("t5", tmp_path, pooling="mean"), NAMES)
+    ready = load(recipe_for("t5", tmp_path, pooling="mean"), NAMES)
     assert not any("pooler" in key for key, _ in ready.model.named_parameters())
     assert len(ready.fresh) == 2
 
@@ -146,7 +134,7 @@ def test_an_untrained_pooler_is_not_used(name, tmp_path):
 @pytest.mark.parametrize("name", ["clip", "siglip_vision"])
 @pytest.mark.parametrize("head", [{"kind": "mlp", "hidden": [6], "norm": "layer"}, "cosine"])
 def test_other_heads_go_on_backbones_too(name, head, tmp_path):
-    ready = load(recipe_of(name, save_headless(name, tmp_path / "base"), head=head), NAMES)
+    ready = load(recipe_for(name, save_headless(name, tmp_path / "base"), head=head), NAMES)
     save_pretrained(ready.model, ready.processor, tmp_path / "out")
     assert str(tmp_path) not in (tmp_path / "out" / "config.json").read_text()
     again = load_finished(tmp_path / "out").model
@@ -155,7 +143,7 @@ def test_other_heads_go_on_backbones_too(name, head, tmp_path):
 
 @pytest.mark.parametrize("name", ["clip", "dinov3", "t5_encoder"])
 def test_a_pipeline_answers_as_the_model_does(name, tmp_path):
-    ready = load(recipe_of(name, save_headless(name, tmp_path / "base")), NAMES)
+    ready = load(recipe_for(name, save_headless(name, tmp_path / "base")), NAMES)
     model = ready.model.eval()
     save_pretrained(model, ready.processor, tmp_path / "out")
     if name in IMAGE_HEADLESS:
@@ -174,7 +162,7 @@ def test_a_pipeline_answers_as_the_model_does(name, tmp_path):
 def test_saved_folders_give_the_same_logits_where_hf_finetune_is_not_installed(tmp_path):
     expected = {}
     for name in ("clip", "dinov3", "t5_encoder"):
-        ready = load(recipe_of(name, save_headless(name, tmp_path / f"{name}_base")), NAMES)
+        ready = load(recipe_for(name, save_headless(name, tmp_path / f"{name}_base")), NAMES)
         save_pretrained(ready.model, ready.processor, tmp_path / name)
         inputs = {key: value for key, value in headless_batch(name).items() if key != "labels"}
         torch.save(inputs, tmp_path / name / "inputs.pt")
@@ -189,24 +177,24 @@ def test_a_finished_clip_classifier_stays_what_it_is(tmp_path):
     labels = {"id2label": dict(enumerate(NAMES)), "label2id": {label: index for index, label in enumerate(NAMES)}}
     config = transformers.AutoConfig.from_pretrained(tmp_path, **labels)
     transformers.CLIPForImageClassification(config).save_pretrained(tmp_path)
-    ready = load(recipe_of("clip", tmp_path), NAMES)
+    ready = load(recipe_for("clip", tmp_path), NAMES)
     assert type(ready.model) is transformers.CLIPForImageClassification
     assert ready.fresh == ()
 
 
 def test_scratch_gives_the_architecture_with_random_weights_and_the_same_on_every_rank(tmp_path):
     folder = save_headless("dinov3", tmp_path)
-    one, two = (load(recipe_of("dinov3", folder, "scratch"), NAMES) for _ in range(2))
+    one, two = (load(recipe_for("dinov3", folder, "scratch"), NAMES) for _ in range(2))
     assert set(one.fresh) == set(dict(one.model.named_parameters()))
     assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True))
 
 
 def test_what_neither_reads_images_nor_texts_is_refused(tmp_path):
     with pytest.raises(UserError, match="is a t5 checkpoint, and transformers has no image-classification model"):
-        load(recipe_of("clip", save_headless("t5", tmp_path / "t5")), NAMES)
+        load(recipe_for("clip", save_headless("t5", tmp_path / "t5")), NAMES)
     with pytest.raises(UserError, match="is a dinov3_vit checkpoint, and transformers has no text-classification"):
-        load(recipe_of("t5", save_headless("dinov3", tmp_path / "dinov3")), NAMES)
+        load(recipe_for("t5", save_headless("dinov3", tmp_path / "dinov3")), NAMES)
     audio = transformers.Wav2Vec2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
     transformers.Wav2Vec2Config.save_pretrained(audio, tmp_path / "audio")
     with pytest.raises(UserError, match="is a wav2vec2 checkpoint"):
-        load(recipe_of("t5", tmp_path / "audio"), NAMES)
+        load(recipe_for("t5", tmp_path / "audio"), NAMES)

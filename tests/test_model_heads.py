@@ -11,7 +11,7 @@ import pytest
 import torch
 from headless_samples import text_tokenizer
 from model_samples import TEXT_FAMILIES, batch, save_checkpoint
-from strategy_samples import load, train_steps
+from strategy_samples import load, recipe_for, train_steps
 from test_model_anatomy import parts_in_forward_order
 from torch import nn
 
@@ -19,28 +19,16 @@ from hf_finetune.errors import RecipeError, UserError
 from hf_finetune.model import load_finished, save_pretrained
 from hf_finetune.model.custom_layers import CosineHead, MlpHead, Pooling, make_head
 from hf_finetune.recipes import load_recipe
-from hf_finetune.recipes.schema import Recipe
 from hf_finetune.strategy import apply_strategy
 
 NAMES = ["ant", "bee", "cat"]
 POOLINGS = ("mean", "max", "gem", "attention")
 
 
-def recipe_of(family, folder, strategy="full", **model):
-    return Recipe.model_validate(
-        {
-            "task": "text-classification" if family in TEXT_FAMILIES else "image-classification",
-            "model": {"checkpoint": str(folder), **model},
-            "data": {"dataset": "none"},
-            "strategy": strategy,
-        }
-    )
-
-
 def loaded(family, folder, strategy="full", **model):
     if not (folder / "config.json").exists():
         save_checkpoint(family, folder)
-    return load(recipe_of(family, folder, strategy, **model), NAMES)
+    return load(recipe_for(family, folder, strategy, **model), NAMES)
 
 
 def logits(model, inputs):
@@ -100,7 +88,7 @@ def test_a_last_batch_of_one_sample_does_not_stop_batch_norm():
 @pytest.mark.parametrize("head", [{"kind": "cosine", "scale": 8.0}, {"kind": "mlp", "hidden": [6], "norm": "batch"}])
 @pytest.mark.parametrize("family", ["vit", "timm_resnet", "bert"])
 def test_heads_learn_are_saved_and_come_back(family, head, tmp_path):
-    recipe = recipe_of(family, save_checkpoint(family, tmp_path / "base"), "head", head=head)
+    recipe = recipe_for(family, save_checkpoint(family, tmp_path / "base"), "head", head=head)
     model = load(recipe, NAMES)
     assert set(model.fresh) == set(model.anatomy.head.parameters)
     assert isinstance(model.model.get_submodule(model.fresh[0].rsplit(".", 1)[0].split(".stack")[0]),
@@ -262,7 +250,7 @@ def test_with_a_pooling_of_ours_the_parts_keep_their_order_and_the_pooling_is_th
 @pytest.mark.parametrize("strategy", ["head", {"kind": "freeze", "train_blocks": 1}, "lora"])
 @pytest.mark.parametrize(("family", "pooling"), [("vit", "gem"), ("timm_resnet", "attention"), ("bert", "attention")])
 def test_every_strategy_trains_the_pooling_and_saves_it(family, pooling, strategy, tmp_path):
-    recipe = recipe_of(family, save_checkpoint(family, tmp_path / "base"), strategy, pooling=pooling)
+    recipe = recipe_for(family, save_checkpoint(family, tmp_path / "base"), strategy, pooling=pooling)
     inputs = batch(family)
     if family == "timm_resnet":  # at 32 px its last map is a single pixel, of which there is nothing to choose
         inputs["pixel_values"] = torch.randn(4, 3, 96, 96, generator=torch.Generator().manual_seed(0))
@@ -323,7 +311,7 @@ def test_a_cosine_head_is_refused_for_regression_and_coral(tmp_path):
         load_recipe("digits", "model.head=cosine", "loss.kind=coral")
     with pytest.raises(RecipeError, match=r"model\.head\.norm.*more than one sample"):
         load_recipe("digits", "model.head=mlp", "model.head.norm=batch", "training.per_device_train_batch_size=1")
-    recipe = recipe_of("vit", save_checkpoint("vit", tmp_path), head="cosine")
+    recipe = recipe_for("vit", save_checkpoint("vit", tmp_path), head="cosine")
     with pytest.raises(UserError, match="cosine is bounded"):
         load(recipe, ["rating"], "regression")
 
@@ -340,7 +328,7 @@ def test_saved_folders_give_the_same_logits_where_hf_finetune_is_not_installed(t
     }
     expected = {}
     for family, model in cases.items():
-        recipe = recipe_of(family, save_checkpoint(family, tmp_path / f"{family}_base"), "full", **model)
+        recipe = recipe_for(family, save_checkpoint(family, tmp_path / f"{family}_base"), "full", **model)
         ready = load(recipe, NAMES)
         applied = apply_strategy(ready, recipe)
         train_steps(applied, batch(family))

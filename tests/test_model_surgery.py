@@ -8,7 +8,8 @@ import torch
 import transformers
 from model_samples import TEXT_FAMILIES, TIMM_FAMILIES, sweep
 from PIL import Image
-from surgery_samples import NAMES, changed, changed_recipe, inputs_for, logits, reloaded
+from strategy_samples import recipe_for
+from surgery_samples import NAMES, changed, inputs_for, logits, reloaded
 
 from hf_finetune.model import find_anatomy, save_pretrained
 
@@ -115,7 +116,7 @@ def test_lora_goes_with_changes(family, tmp_path):
 
     keys = {"max_length": 64} if family == "bert" else {"image_size": 64, "in_channels": 4}
     loaded = changed(family, tmp_path / "checkpoint", "lora", drop_blocks=1, **keys)
-    recipe = changed_recipe(family, tmp_path / "checkpoint", "lora", drop_blocks=1, **keys)
+    recipe = recipe_for(family, tmp_path / "checkpoint", "lora", drop_blocks=1, **keys)
     applied = apply_strategy(loaded, recipe)
     for name, parameter in applied.model.named_parameters():
         if "lora_B" in name:

@@ -8,8 +8,8 @@ import timm
 import torch
 from model_samples import tiny
 from PIL import Image
-from strategy_samples import train_steps
-from surgery_samples import changed, changed_recipe, inputs_for, logits
+from strategy_samples import recipe_for, train_steps
+from surgery_samples import changed, inputs_for, logits
 from timm.models._manipulate import adapt_input_conv
 from torch import nn
 
@@ -211,7 +211,7 @@ def test_timm_blocks_are_drawn_by_timms_rule(tmp_path):
 def test_frozen_statistics_stay_while_weights_learn(family, strategy, tmp_path):
     for mode in ("frozen", "train"):
         loaded = changed(family, tmp_path, strategy, batch_norm=mode)
-        applied = apply_strategy(loaded, changed_recipe(family, tmp_path, strategy, batch_norm=mode))
+        applied = apply_strategy(loaded, recipe_for(family, tmp_path, strategy, batch_norm=mode))
         applied.enter(len(applied.stages) - 1)
         before = {name: tensor.clone() for name, tensor in loaded.model.state_dict().items()}
         train_steps(applied, inputs_for(family, {}))
@@ -226,7 +226,7 @@ def test_frozen_statistics_stay_while_weights_learn(family, strategy, tmp_path):
 def test_a_heads_own_statistics_move(tmp_path):
     keys = {"batch_norm": "frozen", "head": {"kind": "mlp", "hidden": [6], "norm": "batch"}}
     loaded = changed("resnet", tmp_path, **keys)
-    applied = apply_strategy(loaded, changed_recipe("resnet", tmp_path, **keys))
+    applied = apply_strategy(loaded, recipe_for("resnet", tmp_path, **keys))
     before = {name: tensor.clone() for name, tensor in loaded.model.state_dict().items()}
     train_steps(applied, inputs_for("resnet", {}, size=6))
     moved = {name for name, tensor in loaded.model.state_dict().items() if not torch.equal(tensor, before[name])}

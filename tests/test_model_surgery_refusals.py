@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from surgery_samples import changed, changed_recipe
+from strategy_samples import recipe_for
+from surgery_samples import changed
 
 from hf_finetune.errors import UserError
 from hf_finetune.recipes.schema import Recipe
@@ -77,4 +78,4 @@ def test_impossible_pairs_are_faults_before_anything_is_loaded(task, model, rest
 
 @pytest.mark.parametrize("strategy", ["full", "lp_ft", "gradual", {"kind": "freeze", "train_blocks": 2}])
 def test_random_blocks_go_with_strategies_that_train_them(strategy, tmp_path):
-    assert changed_recipe("vit", tmp_path, strategy, reinit_blocks=2).model.reinit_blocks == 2
+    assert recipe_for("vit", tmp_path, strategy, reinit_blocks=2).model.reinit_blocks == 2

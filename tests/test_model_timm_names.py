@@ -14,6 +14,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from strategy_samples import load, recipe_for
+from test_model_anatomy import parts_in_forward_order
 
 from hf_finetune.errors import UserError
 from hf_finetune.model.heads import output_layer
@@ -123,21 +124,6 @@ def state_of(model, parts):
     return {name for part in parts for name in part.parameters} | buffers
 
 
-def entered_in_order(model, anatomy, inputs):
-    """Numbers of the parts in the order in which the forward pass enters their layers."""
-    entered, hooks = [], []
-    for index, part in enumerate(anatomy.parts):
-        for name in part.modules:
-            module = model.get_submodule(name)
-            if next(module.parameters(recurse=False), None) is not None:
-                hooks.append(module.register_forward_pre_hook(lambda *_, index=index: entered.append(index)))
-    with torch.no_grad():
-        model.eval()(**inputs)
-    for hook in hooks:
-        hook.remove()
-    return list(dict.fromkeys(entered))
-
-
 @every_net
 def test_its_parts_hold_every_parameter_once_in_the_order_of_the_forward_pass(saved, loaded):
     model, anatomy = copy.deepcopy(loaded.model), loaded.anatomy
@@ -145,7 +131,7 @@ def test_its_parts_hold_every_parameter_once_in_the_order_of_the_forward_pass(sa
     assert sorted(listed) == sorted(name for name, _ in model.named_parameters())
     assert len(anatomy.blocks) == NETS[saved[0]].blocks
     assert all(part.parameters for part in anatomy.parts)
-    assert entered_in_order(model, anatomy, inputs_of(saved[0])) == list(range(len(anatomy.parts)))
+    assert parts_in_forward_order(model, anatomy, inputs_of(saved[0])) == list(range(len(anatomy.parts)))
 
 
 @every_net

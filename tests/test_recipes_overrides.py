@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+from hub_samples import download
 
 from hf_finetune.errors import RecipeError, UserError
 from hf_finetune.recipes import Recipe, load_recipe
@@ -267,20 +268,13 @@ def test_a_runs_folder_is_a_recipe(tmp_path):
     assert load_recipe(str(tmp_path)) == load_recipe("digits")
 
 
-def test_a_recipe_from_the_hub_does_not_choose_where_things_go(tmp_path):
-    """Read from a cache laid out as huggingface_hub does, since tests are offline."""
+def test_a_recipe_from_the_hub_does_not_choose_where_things_go(tmp_path, monkeypatch):
     theirs = load_recipe(
         "digits", "output_dir=/etc/cron.d", "training.report_to=[wandb]", "training.trackio_space_id=them/theirs"
     )
-    repository = tmp_path / "models--them--digits-of-mine"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text("a" * 40)
-    (repository / "snapshots" / ("a" * 40)).mkdir(parents=True)
-    (repository / "snapshots" / ("a" * 40) / "recipe.yaml").write_text(theirs.to_yaml())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-        resolved = resolve("hub:them/digits-of-mine")
-        chosen = resolve("hub:them/digits-of-mine@main", ["training.report_to=tensorboard", "output_dir=here"])
+    download("them/digits-of-mine", theirs, tmp_path, monkeypatch)
+    resolved = resolve("hub:them/digits-of-mine")
+    chosen = resolve("hub:them/digits-of-mine@main", ["training.report_to=tensorboard", "output_dir=here"])
     assert resolved.recipe.output_dir == "runs/digits-of-mine"
     assert not {"report_to", "trackio_space_id"} & set(resolved.recipe.training.values())
     assert len(resolved.notes) == 3 and "/etc/cron.d" in resolved.notes[0]

@@ -39,7 +39,18 @@ def rows_for(recipe, size=28) -> Dataset:
     return rows.cast_column(data.image, Image()) if data.image else rows
 
 
-@pytest.mark.parametrize("name", sorted(list_recipes()))
+# As another one but for their data, of which there is none here.
+LIKE_OTHERS = {"beans", "big_similar", "emotion", "fashion_mnist", "food101", "imdb"}
+LARGE = {"cifar10_vgg16"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in LIKE_OTHERS | LARGE else ())
+        for name in sorted(list_recipes())
+    ],
+)
 def test_a_shipped_recipe_takes_a_step(name, tmp_path):
     shipped = load_recipe(name)
     checkpoint = save_checkpoint(ARCHITECTURES[shipped.model.checkpoint], tmp_path / "checkpoint")

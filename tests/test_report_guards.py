@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from evaluation_samples import image_model, text_model
+from report_samples import run_of
 from test_publish_save import save
 from torch import nn
 
@@ -16,7 +17,7 @@ from hf_finetune.evaluation.attribution_images import explain_images
 from hf_finetune.evaluation.attribution_texts import explain_texts
 from hf_finetune.publish import card_pictures
 from hf_finetune.publish import save as saving
-from hf_finetune.publish.report_again import _told
+from hf_finetune.publish.report_data import read_data
 from hf_finetune.training import progress
 from hf_finetune.training.energy import Energy
 
@@ -35,6 +36,13 @@ def test_what_only_shows_a_run_does_not_lose_it(tmp_path, monkeypatch, capsys, n
     assert "was not made: ValueError: no ink. The run itself is complete" in capsys.readouterr().err
     assert (folder / "README.md").exists() is (name in ("card_pictures", "about_run"))
     assert (folder / "about.json").exists() is (name != "about_run")
+
+
+def test_the_page_names_nobody(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "alice"))
+    folder, *_ = save(tmp_path / "run", image_model(), output_dir=str(tmp_path / "alice" / "runs" / "x"))
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "~/runs/x" in page and "alice" not in page
 
 
 def test_a_class_with_a_line_break_in_its_name_is_drawn_in_one_line():
@@ -115,15 +123,20 @@ def test_time_is_looked_at_inside_a_batch(monkeypatch):
     assert "0 of 3" in found.skipped and not reached
 
 
-def test_a_lost_report_finds_history_and_versions_in_about_json(tmp_path):
+def test_the_page_reads_what_about_json_has_and_what_an_older_report_json_had(tmp_path):
     about = {"history": [{"loss": 1.0, "epoch": 1.0}], "strategy_table": "part  learns", "versions": {"torch": "2"},
-             "machine": "a computer", "rows": {"train": 5}}  # fmt: skip
+             "machine": "a computer", "rows": {"train": 5}, "local": ["/home/alice"]}  # fmt: skip
     (tmp_path / "about.json").write_text(json.dumps(about))
-    assert _told(tmp_path) == {
+    assert read_data(tmp_path) == {}  # without report.json there is no page to speak of
+    (tmp_path / "report.json").write_text(json.dumps({"format": 1, "data": {"labels": []}}))
+    told = {
         "history": about["history"], "strategy": "part  learns", "versions": {"torch": "2"},
-        "machine": "a computer", "data": {"rows": {"train": 5}},
+        "machine": "a computer", "data": {"rows": {"train": 5}, "labels": []},
     }  # fmt: skip
-    assert _told(tmp_path / "nowhere") == {}
+    assert read_data(tmp_path) == {"format": 1, **told}
+    (tmp_path / "about.json").unlink()
+    (tmp_path / "report.json").write_text(json.dumps({"format": 1, **told}))
+    assert read_data(tmp_path) == {"format": 1, **told}
 
 
 # --- while it runs --------------------------------------------------------------------------------------------------
@@ -157,23 +170,35 @@ class OfflineEmissionsTracker:
 """
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_a_meter_keeps_no_failed_process_alive(tmp_path, monkeypatch, fails):
-    (tmp_path / "codecarbon.py").write_text(f"FAILS = {fails}\n{METER}")
+def meters():
+    return [thread for thread in threading.enumerate() if thread.name == "meter"]
+
+
+@pytest.fixture
+def meter(tmp_path, monkeypatch, request):
+    (tmp_path / "codecarbon.py").write_text(f"FAILS = {getattr(request, 'param', False)}\n{METER}")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "codecarbon", raising=False)
-    try:
-        with pytest.raises(RuntimeError, match="diverged"), Energy() as energy:
-            assert (energy._tracker is None) is fails
-            raise RuntimeError("diverged")
-        assert not any(thread.name == "meter" for thread in threading.enumerate()) and energy.stop() == {}
-    finally:
-        sys.modules.pop("codecarbon", None)
+    yield getattr(request, "param", False)
+    sys.modules.pop("codecarbon", None)
 
 
-def test_training_measures_inside_what_is_closed_when_it_fails():
-    import inspect
+@pytest.mark.parametrize("meter", [False, True], indirect=True)
+def test_a_meter_keeps_no_failed_process_alive(meter):
+    with pytest.raises(RuntimeError, match="diverged"), Energy() as energy:
+        assert (energy._tracker is None) is meter
+        raise RuntimeError("diverged")
+    assert not meters() and energy.stop() == {}
 
-    from hf_finetune import finetune
 
-    assert "enter_context(training.Energy())" in inspect.getsource(sys.modules[finetune.__module__]._run)
+def test_a_run_that_fails_leaves_no_meter_behind(tmp_path, monkeypatch, meter):
+    seen = []
+
+    def fail(self, **given):
+        seen.extend(meters())
+        raise RuntimeError("diverged")
+
+    monkeypatch.setattr("hf_finetune.training.trainer.FinetuneTrainer.train", fail)
+    with pytest.raises(RuntimeError, match="diverged"):
+        run_of(tmp_path, "vit")
+    assert len(seen) == 1 and not meters()

@@ -102,7 +102,7 @@ def test_the_numbers_are_those_of_metrics_and_predictions(runs):
 
 
 def test_the_history_has_the_rates_that_the_steps_had(runs):
-    data = json.loads((runs["images"].path / "report.json").read_text(encoding="utf-8"))
+    data = json.loads((runs["images"].path / "about.json").read_text(encoding="utf-8"))
     logged = [entry for entry in data["history"] if "loss" in entry]
     assert logged and all(set(entry["rates"]) == {"body", "head"} for entry in logged)
     # The Trainer logs the rate of the first group, the body's.
@@ -121,7 +121,7 @@ def test_the_surest_errors_are_errors_and_come_surest_first(runs):
 def test_the_command_makes_the_same_page_with_neither_model_nor_data(runs, tmp_path, call):
     moved = tmp_path / "images"
     moved.mkdir()
-    for name in ("report.json", "metrics.json", "recipe.yaml", "predictions.parquet"):
+    for name in ("report.json", "about.json", "metrics.json", "recipe.yaml", "predictions.parquet"):
         shutil.copy(runs["images"].path / name, moved / name)
     done = call("report", str(moved), "--out", str(tmp_path / "page.html"))
     assert done.returncode == 0, done.stderr

@@ -140,8 +140,20 @@ def test_the_work_of_a_forward_pass_is_counted(tmp_path):
         for name, module in ours.model.named_modules()
         if isinstance(module, torch.nn.Linear) and ("pooler" in name or "classifier" in name)
     )
+    config = ours.model.config
+    attention = 2 * config.num_hidden_layers * tokens**2 * config.hidden_size  # scores, and the mean by them
     with fastest.untouched(ours):
-        assert fastest._operations(ours) == 2 * ((matrices - pooled) * tokens + pooled)
+        assert fastest._operations(ours) == 2 * ((matrices - pooled) * tokens + pooled + attention)
+        assert not torch.nn.modules.module._global_forward_hooks  # a count leaves nothing behind
+
+
+def test_the_work_of_layers_that_are_no_linear_of_torchs_is_counted(tmp_path):
+    """GPT-2 has transposed products in a class of transformers' own."""
+    ours = trainer(tmp_path, "gpt2")
+    tokens = ours.train_dataset[0]["input_ids"].shape[-1]
+    matrices = sum(module.weight.numel() for module in ours.model.modules() if type(module).__name__ == "Conv1D")
+    with fastest.untouched(ours):
+        assert fastest._operations(ours) > 2 * matrices * tokens > 0
 
 
 def test_channels_last_changes_the_layout_and_not_the_model(tmp_path):

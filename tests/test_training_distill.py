@@ -1,10 +1,7 @@
 """Distillation: what the student learns is the teacher's, whatever family, processor and label order it has."""
 
 import io
-import json
 import shutil
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,11 +9,11 @@ import pytest
 import tokenizers
 import torch
 import transformers
-from conftest import REPOSITORY
 from data_samples import private_cache  # noqa: F401  (caches of the test's own)
 from datasets import Dataset, DatasetDict
 from model_samples import batch, save_checkpoint, tiny
 from PIL import Image
+from run_samples import check_same, on_one_and_on_two_processes
 from torch.nn import functional
 from trainer_samples import weights
 
@@ -452,34 +449,17 @@ def test_the_mean_gradient_of_the_projection(monkeypatch):
 JOB = (
     "recipe=digits", "model.checkpoint=package:digits-vit", "data.max_train_samples=101", "data.max_eval_samples=20",
     "training.num_train_epochs=1", "evaluation.bootstrap=0", "precision=no", "training.optim=sgd",
-    "training.learning_rate=0.05", "distill.teacher=teacher", "distill.on=both", "output_dir=run",
+    "training.learning_rate=0.05", "distill.teacher=teacher", "distill.on=both",
 )  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize("augment", ["none", "{pad_crop: 4}"])
-def test_a_run_on_two_processes_equals_one(run_in, augment):
-    from safetensors.numpy import load_file
-
-    script, job = str(REPOSITORY / "hf_finetune" / "run.py"), (*JOB, f"data.augment={augment}")
+def test_a_run_on_two_processes_equals_one(call, run_in, augment):
     run_in.folder.mkdir()
     teacher_of("resnet", run_in.folder / "teacher", [str(digit) for digit in range(10)])
-    one = subprocess.run(
-        [sys.executable, script, *job, "training.per_device_train_batch_size=16"],
-        cwd=run_in.folder, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert one.returncode == 0, one.stderr
-    (run_in.folder / "run").rename(run_in.folder / "one")
-    two = run_in(
-        "torchrun", "--standalone", "--nproc_per_node", "2", script, *job, "training.per_device_train_batch_size=8"
-    )
-    assert two.returncode == 0, two.stderr
-    step = max((run_in.folder / "one" / "checkpoints").glob("checkpoint-*"), key=lambda path: path.stat().st_mtime).name
-    for file in ("model.safetensors", f"checkpoints/{step}/projection.safetensors"):
-        first, second = (load_file(run_in.folder / name / file) for name in ("one", "run"))
-        for name, tensor in first.items():
-            np.testing.assert_allclose(second[name], tensor, rtol=1e-3, atol=2e-5, err_msg=name)
-    metrics = [json.loads((run_in.folder / name / "metrics.json").read_text()) for name in ("one", "run")]
-    assert metrics[1]["train"]["teacher"] == metrics[0]["train"]["teacher"]
-    assert metrics[1]["train"]["loss"] == pytest.approx(metrics[0]["train"]["loss"], rel=1e-3)
+    both = on_one_and_on_two_processes(call, run_in, (*JOB, f"data.augment={augment}"), 16)
+    step = max((both.one / "checkpoints").glob("checkpoint-*"), key=lambda path: path.stat().st_mtime).name
+    one, two = check_same(both, "model.safetensors", f"checkpoints/{step}/projection.safetensors")
+    assert two["train"]["teacher"] == one["train"]["teacher"]

@@ -1,14 +1,11 @@
 """Balanced sampling: the shares, the length, and that nothing but seed and epoch decides the order."""
 
-import json
-import subprocess
-import sys
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
+from run_samples import check_same, on_one_and_on_two_processes
 from torch.utils.data import BatchSampler
 from trainer_samples import Fixed, trainer, weights
 
@@ -122,30 +119,11 @@ def test_resumed_in_the_middle_of_an_epoch_equals_uninterrupted(tmp_path):
 JOB = (
     "recipe=digits", "model.checkpoint=package:digits-vit", "data.max_train_samples=101", "data.max_eval_samples=20",
     "data.augment=none", "training.num_train_epochs=2", "evaluation.bootstrap=0", "precision=no", "training.optim=sgd",
-    "training.learning_rate=0.005", "loss.sampling=balanced", "loss.class_weights={'1': 2.0}", "output_dir=run",
+    "training.learning_rate=0.005", "loss.sampling=balanced", "loss.class_weights={'1': 2.0}",
 )  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.distributed
-def test_a_run_on_two_processes_equals_one(run_in):
-    from safetensors.numpy import load_file
-
-    script = str(REPOSITORY / "hf_finetune" / "run.py")
-    run_in.folder.mkdir()
-    one = subprocess.run(
-        [sys.executable, script, *JOB, "training.per_device_train_batch_size=16"],
-        cwd=run_in.folder, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert one.returncode == 0, one.stderr
-    (run_in.folder / "run").rename(run_in.folder / "one")
-    two = run_in(
-        "torchrun", "--standalone", "--nproc_per_node", "2", script, *JOB, "training.per_device_train_batch_size=8"
-    )
-    assert two.returncode == 0, two.stderr
-    first, second = (load_file(run_in.folder / name / "model.safetensors") for name in ("one", "run"))
-    for name, tensor in first.items():
-        np.testing.assert_allclose(second[name], tensor, rtol=1e-3, atol=2e-5, err_msg=name)
-    metrics = [json.loads((run_in.folder / name / "metrics.json").read_text()) for name in ("one", "run")]
-    assert metrics[1]["train"]["processes"] == 2
-    assert metrics[1]["train"]["loss"] == pytest.approx(metrics[0]["train"]["loss"], rel=1e-3)
+def test_a_run_on_two_processes_equals_one(call, run_in):
+    check_same(on_one_and_on_two_processes(call, run_in, JOB, 16), "model.safetensors")

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
-from safetensors.numpy import load_file
+from run_samples import check_same, on_one_and_on_two_processes
 from safetensors.torch import load_file as load_tensors
 from test_training_trainer import train_and_interrupt
 from trainer_samples import trainer, weights
@@ -263,21 +258,11 @@ def test_stages_are_one_line_of_a_recipe_and_come_back_from_yaml(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.distributed
-def test_two_processes_equal_one(tmp_path):
+def test_two_processes_equal_one(call, run_in):
     job = (
         "recipe=digits", "model.checkpoint=package:digits-vit", "strategy=gradual", "strategy.blocks_per_stage=2",
         "data.max_train_samples=101", "data.max_eval_samples=37", "training.num_train_epochs=2", "precision=no",
         "evaluation.bootstrap=0", "training.optim=sgd", "training.learning_rate=0.05",
     )  # fmt: skip
-    script = str(REPOSITORY / "hf_finetune" / "run.py")
-    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script]
-    for name, command, batch in (("one", [sys.executable, script], 16), ("two", two, 8)):
-        subprocess.run(
-            [*command, *job, f"training.per_device_train_batch_size={batch}", f"output_dir={tmp_path / name}"],
-            check=True, capture_output=True, timeout=300,
-        )  # fmt: skip
-    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
-    for name in one:
-        np.testing.assert_allclose(other[name], one[name], rtol=1e-3, atol=2e-5, err_msg=name)
-    scores = [json.loads((tmp_path / name / "metrics.json").read_text())["test"] for name in ("one", "two")]
-    assert scores[0]["accuracy"] == scores[1]["accuracy"]
+    one, two = check_same(on_one_and_on_two_processes(call, run_in, job, 16), "model.safetensors")
+    assert one["test"]["accuracy"] == two["test"]["accuracy"]

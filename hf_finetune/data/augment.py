@@ -31,8 +31,8 @@ _BLUR_RADII = (0.1, 2.0)  # in pixels, as in SimCLR (Chen et al. 2020, arXiv:200
 Operation = Callable[[Image.Image], Image.Image]
 
 
-class Augmentation:
-    """Changes images as `augment` says, then normalizes as the processor does.
+class RandomChanges:
+    """What changes images at random: by which names and strengths, and into pixels of what kind.
 
     What happens to an image depends on (seed, epoch, id) and nothing else: not on workers, processes, or where a run
     was resumed.
@@ -51,6 +51,13 @@ class Augmentation:
         self.seed = seed
         self.levels = Levels.of(processor)
         self.final = FinalPixels(processor) if self.levels is None else self.levels.final
+
+
+class Augmentation(RandomChanges):
+    """Changes images as `augment` says, then normalizes as the processor does; arguments as of `RandomChanges`."""
+
+    def __init__(self, augment: ImageAugment, processor: Any, seed: int) -> None:
+        super().__init__(augment, processor, seed)
         self.operations = operations_of(augment, self.final)
         # Noise in the place of the rectangle, the best of the fillings that the paper tried.
         self.erase = v2.RandomErasing(augment.erasing, value="random")

@@ -11,12 +11,11 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from hf_finetune.data.augment import drawn_place, makers_of, random_box
+from hf_finetune.data.augment import RandomChanges, drawn_place, makers_of, random_box
 from hf_finetune.data.batched_changes import CHANGES, Drawn, Target
 from hf_finetune.data.batched_policies import recorded, turn
 from hf_finetune.data.epoch import generator_of, torch_random
 from hf_finetune.data.final_pixels import NORMALIZATION, FinalPixels
-from hf_finetune.data.levels import Levels
 from hf_finetune.recipes.schema import ImageAugment
 
 # Images of sides longer than so many times the final ones are cut out and resized on the host: what travels, and what
@@ -26,23 +25,11 @@ Sample = dict[str, Any]
 Draw = Callable[[], np.ndarray]
 
 
-class BatchedAugmentation:
-    """As `Augmentation`, but its samples are unchanged, with what is to be done to them on the device.
-
-    Args:
-        augment: names and strengths; not `aug_mix`.
-        processor: gives final size, interpolation, mean and standard deviation.
-        seed: the recipe's seed.
-
-    Raises:
-        UserError: the processor has no fixed output size or does not normalize linearly.
-    """
+class BatchedAugmentation(RandomChanges):
+    """As `Augmentation`, but its samples are unchanged, with what is to be done to them on the device; no `aug_mix`."""
 
     def __init__(self, augment: ImageAugment, processor: Any, seed: int) -> None:
-        self.augment = augment
-        self.seed = seed
-        self.levels = Levels.of(processor)
-        self.final = FinalPixels(processor) if self.levels is None else self.levels.final
+        super().__init__(augment, processor, seed)
         self.target = Target(self.final.height, self.final.width, int(self.final.resample))
         self.fill = np.array(self.final.mean_color, np.float32)
         self.draws = draws_of(augment, self.final)

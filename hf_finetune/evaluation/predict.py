@@ -73,15 +73,7 @@ def predict_logits(
             try:
                 found = _forward(model, batch, device, tta, batch_size)
             except torch.cuda.OutOfMemoryError:
-                # A single text in windows is still read batch_size windows at a time.
-                tried = min(batch_size, len(next(iter(batch.values()))))
-                if tried == 1:
-                    raise UserError(
-                        f"One sample alone does not fit into the memory of {device}; use the CPU."
-                    ) from None
-                batch_size = tried // 2
-                torch.cuda.empty_cache()
-                warn(f"A batch of {tried} does not fit into the memory of {device}; going on with {batch_size}.")
+                batch_size = _halved(batch, batch_size, device)
                 continue
             if logits is None:
                 logits = np.empty((len(order), found.shape[1]), dtype=np.float32)
@@ -115,6 +107,17 @@ def _forward(
     inputs = normalized({name: tensor.to(device) for name, tensor in batch.items() if name != "labels"})
     logits: np.ndarray = read(model, inputs, tta, at_once).logits.float().cpu().numpy()
     return logits
+
+
+def _halved(batch: dict[str, torch.Tensor], batch_size: int, device: torch.device) -> int:
+    """The batch size after one that did not fit; a UserError where it was one sample."""
+    # A single text in windows is still read batch_size windows at a time.
+    tried = min(batch_size, len(next(iter(batch.values()))))
+    if tried == 1:
+        raise UserError(f"One sample alone does not fit into the memory of {device}; use the CPU.") from None
+    torch.cuda.empty_cache()
+    warn(f"A batch of {tried} does not fit into the memory of {device}; going on with {tried // 2}.")
+    return tried // 2
 
 
 @contextmanager

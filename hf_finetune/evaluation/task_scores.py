@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,18 +93,14 @@ def task_scores(
     """
     found: dict[str, float] = {}
     means = []
-    for part in tasks:
-        names, rows = metrics_of(recipe, part), part.labelled(packed)
-        own = _SCORE[part.space.problem_type]
-        if not rows.any():
+    for part, outputs, labels in _each(logits, packed, tasks):
+        names, own = metrics_of(recipe, part), _SCORE[part.space.problem_type]
+        if not len(labels):
             found |= {f"{part.name}_{name}": float("nan") for name in names}
             continue
+        measured = tuple(dict.fromkeys((*names, own)))
         values = compute_metrics(
-            logits[rows][:, part.outputs],
-            part.of(packed[rows]),
-            part.space.problem_type,
-            tuple(dict.fromkeys((*names, own))),
-            trust_remote_code=trust_remote_code,
+            outputs, labels, part.space.problem_type, measured, trust_remote_code=trust_remote_code
         )
         found |= {f"{part.name}_{name}": value for name, value in values.items() if name != own or own in names}
         if recipe.tasks[part.name].weight > 0 and not np.isnan(values[own]):
@@ -126,13 +122,12 @@ def task_intervals(
     A task of which no row has a label is left out.
     """
     found: dict[str, Any] = {}
-    for part in tasks:
-        rows = part.labelled(packed)
-        if not rows.any():
+    for part, outputs, labels in _each(logits, packed, tasks):
+        if not len(labels):
             continue
         scores = with_intervals(
-            logits[rows][:, part.outputs],
-            part.of(packed[rows]),
+            outputs,
+            labels,
             part.space.problem_type,
             metrics_of(recipe, part),
             resamples=recipe.evaluation.bootstrap,
@@ -140,5 +135,14 @@ def task_intervals(
             trust_remote_code=trust_remote_code,
         )
         found |= {f"{part.name}_{name}": value for name, value in scores.items()}
-        found[f"{part.name}_samples"] = int(rows.sum())
+        found[f"{part.name}_samples"] = len(labels)
     return found
+
+
+def _each(
+    logits: np.ndarray, packed: np.ndarray, tasks: Sequence[TaskLabels]
+) -> Iterator[tuple[TaskLabels, np.ndarray, np.ndarray]]:
+    """Each task with its outputs and labels on the rows that have its label."""
+    for part in tasks:
+        rows = part.labelled(packed)
+        yield part, logits[rows][:, part.outputs], part.of(packed[rows])

@@ -92,13 +92,12 @@ def load_pretrained(
     hub: dict[str, Any] = {"revision": model.revision, "trust_remote_code": trust_remote_code}
     with quiet(), loading(model.checkpoint, model.revision):
         config = AutoConfig.from_pretrained(path, **hub)
-        same_labels = _same_labels(config, label_names)
+        original, same_labels = config.model_type, _same_labels(config, label_names)
         chosen, auto = choose_class(config, task, model.pooling, model.checkpoint)
         keep_head = same_labels and model.head.kind == "linear" and not scratch and chosen is config and not tasks
-        original, config = config.model_type, chosen
-        _set_task(config, auto, label_names, None if tasks else problem_type)
+        _set_task(chosen, auto, label_names, None if tasks else problem_type)
         with seeded(seed):
-            net, info = _network(auto, config, path, seed, scratch, hub)
+            net, info = _network(auto, chosen, path, seed, scratch, hub)
     processor = load_processor(path, model.checkpoint, task, **hub)
     give_padding_token(net, processor, model.checkpoint)
     limit_length(net, processor)
@@ -115,12 +114,10 @@ def load_pretrained(
         scratch=scratch,
         tasks=tasks,
     )
-    usual_batch_norm_momentum(net)
-    momentum = [set_momentum(net, model.batch_norm_momentum)] if model.batch_norm_momentum is not None else []
     wrapped = "model." if net is not operated.net else ""
     renewed = [f"{wrapped}{name}" for name in operated.renewed if f"{wrapped}{name}" not in new]
+    changes = (*head_in_words(net, original, model), *operated.changes, *_batch_norm(net, model))
     revision = commit_of(path, model.revision)
-    changes = (*head_in_words(net, original, model), *operated.changes, *momentum)
     return LoadedModel(net.train(), operated.processor, (*new, *renewed), revision, anatomy, changes)
 
 
@@ -210,6 +207,12 @@ def _refuse_outside_head(net: nn.Module, info: dict[str, Any], anatomy: Anatomy,
 def _first(lines: Iterable[str], count: int = 5) -> list[str]:
     lines = list(lines)
     return lines[:count] + ([f"and {len(lines) - count} more"] if len(lines) > count else [])
+
+
+def _batch_norm(net: nn.Module, model: Model) -> list[str]:
+    """BatchNorm's momentum: the usual one, or the recipe's, which is said in words."""
+    usual_batch_norm_momentum(net)
+    return [] if model.batch_norm_momentum is None else [set_momentum(net, model.batch_norm_momentum)]
 
 
 def usual_batch_norm_momentum(net: nn.Module) -> None:

@@ -33,6 +33,7 @@ from hf_finetune.publish.export_graph import (
 from hf_finetune.publish.export_inputs import PREPROCESSING, write_inputs, write_labels
 from hf_finetune.publish.export_int8 import better_way, write_int8
 from hf_finetune.publish.report import finished
+from hf_finetune.recipes import load_recipe
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -108,11 +109,11 @@ def export_run(
         raise UserError(f"--samples {samples}: at least 2.")
     if format == "onnx":
         check_packages()
+    if quantize is not None and load_recipe(str(finished(Path(run)))).tasks:
+        raise UserError(f"--quantize {quantize}: of several tasks no single score tells what was lost; leave it out.")
     work = _begun(finished(Path(run)), samples, overrides, trust_remote_code)
     if format == "merged" and not has_adapters(work.model):
         raise UserError(f"{run} has no adapters to merge: its folder is a plain model already.")
-    if quantize is not None and work.predictor.labels.tasks:
-        raise UserError("--quantize: of several tasks no single score tells what was lost; export without it.")
     folder = Path(out) if out is not None else work.run / format
     folder.mkdir(parents=True, exist_ok=True)
     with torch.no_grad():

@@ -1,11 +1,16 @@
-"""What of a recipe belongs to this machine, and the recipe without it: for others to read and run."""
+"""What of a recipe or a text belongs to this machine, and both without it: for others to read and run."""
 
 from __future__ import annotations
 
+import getpass
+import html
+import json
+import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from hf_finetune.recipes.training_arguments import REPORTING
 
@@ -56,6 +61,35 @@ def last_name(path: str) -> str:
     """`/home/somebody/photos` as `./photos`."""
     pure = PureWindowsPath(path) if "\\" in path else PurePosixPath(path)
     return f"./{pure.name or 'folder'}"
+
+
+def own_places() -> dict[str, str]:
+    """Working directory and home of who runs this, and what stands in their stead: the same places, without a name."""
+    user = getpass.getuser() if os.environ.get("USER") or os.environ.get("LOGNAME") else ""
+    homes = (str(Path.home()), *((f"/home/{user}", f"/Users/{user}") if user else ()))
+    return {str(Path.cwd()): ".", **dict.fromkeys(homes, "~")}
+
+
+def as_written(places: Mapping[str, str]) -> dict[str, str]:
+    """Places in every way in which they may be written, longest first, and what stands in their stead."""
+    kept = {place: word for place, word in places.items() if len(place.strip("/\\")) > 2}
+    written = {way: word for place, word in kept.items() for way in ways_to_write(place)}
+    return dict(sorted(written.items(), key=lambda pair: -len(pair[0])))
+
+
+def ways_to_write(place: str) -> set[str]:
+    """A place as it is, and as HTML (by Python and by the page's template), JSON and addresses write it."""
+    escaped = html.escape(place)
+    page = escaped.replace("&#x27;", "&#39;").replace("&quot;", "&#34;")
+    return {place, escaped, page, json.dumps(place)[1:-1], json.dumps(place, ensure_ascii=False)[1:-1], quote(place)}
+
+
+def without(text: str, written: Mapping[str, str]) -> str:
+    """A text without places, given by `as_written`; each only as a whole, so that `/root` is no part of `/roots`."""
+    for place, word in written.items():
+        if place in text:  # far sooner found out in a large page
+            text = re.sub(rf"(?<![\w.-]){re.escape(place)}(?![\w-])", word.replace("\\", r"\\"), text)
+    return text
 
 
 def _replaced(values: dict[str, Any], change: Callable[[str], str], known: frozenset[str]) -> dict[str, Any]:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import ast
-import getpass
-import html
 import json
-import os
 import re
 from pathlib import Path, PurePath
 from typing import Any
-from urllib.parse import quote
 
 from hf_finetune.errors import UserError
 from hf_finetune.publish.about import labels_of, read_about
 from hf_finetune.publish.card import model_card
 from hf_finetune.publish.card_pictures import FOLDER
-from hf_finetune.publish.local_places import local_places, public_recipe
+from hf_finetune.publish.local_places import as_written, local_places, own_places, public_recipe, without
 from hf_finetune.publish.public_report import public_page
 from hf_finetune.recipes import Recipe, load_recipe
 
@@ -98,13 +94,13 @@ def pack(folder: Path, repo: str) -> Parcel:
     parcel["README.md"] = card.encode()
     replacements = _replacements(folder, local, _elsewhere(recipe, about))
     if (folder / _REPORT).is_file():
-        page = public_page(folder, name, public, lambda text: _cleaned(text, replacements))
+        page = public_page(folder, name, public, lambda text: without(text, replacements))
         if page is not None:
             parcel[_REPORT] = page
     for name in ("metrics.json", "recipe.yaml", "README.md"):
         content = parcel[name]
         if isinstance(content, bytes):
-            parcel[name] = _cleaned(content.decode(), replacements).encode()
+            parcel[name] = without(content.decode(), replacements).encode()
     return parcel
 
 
@@ -169,32 +165,11 @@ def _texts(value: Any) -> list[str]:
 
 
 def _replacements(folder: Path, local: tuple[str, ...], elsewhere: dict[str, str]) -> dict[str, str]:
-    """Every way in which a machine's places may be written, longest first, and what stands in their stead."""
-    home = Path.home()
+    """Every way in which a machine's places may be written, and what stands in their stead."""
     places = {str(Path(each).expanduser().absolute()): f"./{Path(each).name}" for each in local}
     places |= {each: f"./{Path(each).name}" for each in local if len(Path(each).parts) > 1}
-    places |= elsewhere
-    places |= {str(folder.resolve()): ".", str(folder.absolute()): ".", str(Path.cwd()): ".", str(home): "~"}
-    user = getpass.getuser() if os.environ.get("USER") or os.environ.get("LOGNAME") else ""
-    if user:
-        places |= {f"/home/{user}": "~", f"/Users/{user}": "~"}
-    kept = {place: word for place, word in places.items() if len(place.strip("/\\")) > 2 and place not in ("/", "\\")}
-    written = {way: word for place, word in kept.items() for way in _ways(place)}
-    return dict(sorted(written.items(), key=lambda pair: -len(pair[0])))
-
-
-def _ways(place: str) -> set[str]:
-    """A place as it is, and as HTML (by Python and by the page's template), JSON and addresses write it."""
-    escaped = html.escape(place)
-    page = escaped.replace("&#x27;", "&#39;").replace("&quot;", "&#34;")
-    return {place, escaped, page, json.dumps(place)[1:-1], json.dumps(place, ensure_ascii=False)[1:-1], quote(place)}
-
-
-def _cleaned(text: str, replacements: dict[str, str]) -> str:
-    """A text without places; each only as a whole, so that `/root` does not take a part of `/roots`."""
-    for place, word in replacements.items():
-        text = re.sub(rf"(?<![\w.-]){re.escape(place)}(?![\w-])", word.replace("\\", r"\\"), text)
-    return text
+    places |= {**elsewhere, str(folder.resolve()): ".", str(folder.absolute()): "."}
+    return as_written({**places, **own_places()})
 
 
 def _json(value: Any) -> bytes:

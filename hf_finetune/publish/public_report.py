@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hf_finetune.console import warn
+from hf_finetune.publish.about import ABOUT
+from hf_finetune.publish.report_data import NAME
 from hf_finetune.recipes import Recipe
 
-_DATA, _ANSWERS = "report.json", "predictions.parquet"
+_ANSWERS = "predictions.parquet"
 
 
 def public_page(folder: Path, name: str, recipe: Recipe, clean: Callable[[str], str]) -> bytes | None:
@@ -30,7 +32,7 @@ def public_page(folder: Path, name: str, recipe: Recipe, clean: Callable[[str], 
         copy = Path(scratch) / name
         copy.mkdir()
         (copy / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
-        for file in (_DATA, "metrics.json"):
+        for file in (NAME, ABOUT, "metrics.json"):
             if (folder / file).is_file():
                 value = json.loads((folder / file).read_text(encoding="utf-8"))
                 (copy / file).write_text(json.dumps(_each(value, clean), ensure_ascii=False), encoding="utf-8")

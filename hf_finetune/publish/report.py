@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hf_finetune.console import warn
 from hf_finetune.errors import UserError
 from hf_finetune.files import write_whole
+from hf_finetune.publish.local_places import as_written, own_places, without
 from hf_finetune.publish.report_data import NAME, Scored, gather
 
 if TYPE_CHECKING:
@@ -19,19 +20,17 @@ if TYPE_CHECKING:
 PAGE = "report.html"
 
 
-def draw_report(
-    folder: Path, recipe: Recipe, task: TaskData, model: Any, processor: Any, report: Scored, table: str
-) -> None:
+def draw_report(folder: Path, recipe: Recipe, task: TaskData, model: Any, processor: Any, report: Scored) -> None:
     """Write report.json and report.html of a run that has been saved; what fails is a warning.
 
     Args:
         folder: of the run.
-        recipe, task, model, processor, report, table: see `report_data.gather`.
+        recipe, task, model, processor, report: see `report_data.gather`.
     """
     from hf_finetune.publish.save import without_nan
 
     try:
-        data = without_nan(gather(recipe, task, model, processor, report, table))
+        data = without_nan(gather(recipe, task, model, processor, report))
         write_whole(folder / NAME, json.dumps(data, allow_nan=False, ensure_ascii=False, default=str) + "\n")
         write_report([folder], folder / PAGE)
     except Exception as fault:  # whatever it is, the run is whole
@@ -43,6 +42,9 @@ def draw_report(
 
 def write_report(folders: Sequence[Path], out: Path) -> None:
     """Draw the page of a finished run, or of several side by side.
+
+    Places below the working directory and the home of who runs this are written from there (`./photos`, `~/photos`),
+    so that a page which is handed on names nobody.
 
     Args:
         folders: output_dirs of finished runs.
@@ -59,7 +61,8 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     for place, name in enumerate(_different([run.folder for run in runs])):
         runs[place].name = name
     views = [view_of(run) for run in runs]
-    write_whole(out, render(views, compared(runs, views) if len(runs) > 1 else None))
+    page = render(views, compared(runs, views) if len(runs) > 1 else None)
+    write_whole(out, without(page, as_written(own_places())))
 
 
 def finished(folder: Path) -> Path:

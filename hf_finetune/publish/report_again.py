@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from hf_finetune.console import say, warn
 from hf_finetune.errors import UserError
 from hf_finetune.files import write_whole
-from hf_finetune.publish.about import read_about
 from hf_finetune.publish.report import PAGE, finished, write_report
 from hf_finetune.publish.report_answers import read_answers
-from hf_finetune.publish.report_data import NAME, described, of_test, read_data
+from hf_finetune.publish.report_data import NAME, described, kept_data, of_test
 from hf_finetune.publish.report_slices import slices_of
 
 if TYPE_CHECKING:
@@ -85,19 +84,10 @@ def _look_again(folder: Path, trust_remote_code: bool) -> None:
     predictor = Predictor.of(loaded, recipe)
     test, _ = load_test(recipe, predictor.labels, trained_by=recipe.data, own=True)
     logits = logits_of(predictor, test, recipe, "looking again")
-    data = {"format": 1, **_told(folder), **read_data(folder), "tasks": described(predictor.labels)}
+    data = {"format": 1, **kept_data(folder), "tasks": described(predictor.labels)}
     data.setdefault("parameters", sum(parameter.numel() for parameter in loaded.model.parameters()))
     data |= of_test(recipe, test, predictor.labels, logits, loaded.model, loaded.processor)
     _keep(folder, data)
-
-
-def _told(folder: Path) -> dict[str, Any]:
-    """What about.json has of the training, for a run whose report.json was never made."""
-    about = read_about(folder)
-    found = {key: about[key] for key in ("history", "versions", "machine") if about.get(key)}
-    found |= {"strategy": about["strategy_table"]} if about.get("strategy_table") else {}
-    counts = {key: about[key] for key in ("rows", "skipped", "cleaned") if about.get(key)}
-    return found | ({"data": counts} if counts else {})
 
 
 def _score_columns(folder: Path, columns: Sequence[str]) -> None:
@@ -105,7 +95,7 @@ def _score_columns(folder: Path, columns: Sequence[str]) -> None:
     from hf_finetune.data.sources import open_source, take_split
     from hf_finetune.data.split_names import settle_splits
 
-    recipe, data = _recipe(folder), read_data(folder)
+    recipe, data = _recipe(folder), kept_data(folder)
     predictions = folder / "predictions.parquet"
     if not data or not predictions.is_file():
         raise UserError(f"{folder} kept no {NAME} or no test predictions: hf-finetune report {folder} --again first.")

@@ -1,4 +1,4 @@
-"""report.json: what the page needs beside metrics.json, predictions.parquet and recipe.yaml.
+"""report.json: what the page needs beside metrics.json, predictions.parquet, recipe.yaml and about.json.
 
 Gathered once, while data, model and history are at hand; the page is made from it again and again, with none of them.
 """
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from hf_finetune.publish.about import read_about
 from hf_finetune.publish.report_answers import MULTI, SINGLE, answers_of
 from hf_finetune.publish.report_gallery import gallery_of
 from hf_finetune.publish.report_slices import properties_of, slices_of
-from hf_finetune.publish.versions import machine_in_words, versions
 
 if TYPE_CHECKING:
     from hf_finetune.data import LabelSpace, TaskData
@@ -39,26 +39,21 @@ class Scored(Protocol):
         """(N, C) in the order of the test split; None without one."""
 
 
-def gather(recipe: Recipe, task: TaskData, model: Any, processor: Any, report: Scored, table: str) -> dict[str, Any]:
-    """Everything of a run that is ending.
+def gather(recipe: Recipe, task: TaskData, model: Any, processor: Any, report: Scored) -> dict[str, Any]:
+    """What of a run that is ending about.json does not hold.
 
     Args:
         recipe: with revisions pinned.
         task: its data.
         model: trained; left as it was.
         processor: its image processor or tokenizer.
-        report: scores, test logits and, where it has them, the Trainer's log as `history`.
-        table: the strategy's table.
+        report: scores and test logits.
     """
     found: dict[str, Any] = {
         "format": 1,
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "history": list(getattr(report, "history", ())),
-        "strategy": table,
         "tasks": described(task.labels),
         "data": _summary(task),
-        "versions": versions(),
-        "machine": machine_in_words(),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
     if task.test is not None and report.test_logits is not None:
@@ -86,8 +81,8 @@ def described(labels: LabelSpace) -> list[dict[str, Any]]:
     return [{"name": p.name, "problem": p.space.problem_type, "names": list(p.space.names)} for p in labels.tasks]
 
 
-def read_data(folder: Path) -> dict[str, Any]:
-    """What a run kept for its page; nothing where it kept none."""
+def kept_data(folder: Path) -> dict[str, Any]:
+    """What report.json holds; nothing where there is none."""
     try:
         found: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -95,16 +90,24 @@ def read_data(folder: Path) -> dict[str, Any]:
     return found
 
 
+def read_data(folder: Path) -> dict[str, Any]:
+    """What a run kept for its page, in report.json and about.json; nothing without the first."""
+    kept, about = kept_data(folder), read_about(folder)
+    if not kept:
+        return {}
+    found = {key: about[key] for key in ("history", "versions", "machine") if key in about}
+    found |= {"strategy": about["strategy_table"]} if "strategy_table" in about else {}
+    counts = {key: about[key] for key in ("rows", "skipped", "cleaned") if key in about}
+    # An older version kept it all in report.json.
+    return {**found, **kept, "data": {**counts, **kept.get("data", {})}}
+
+
 def _summary(task: TaskData) -> dict[str, Any]:
-    rows = {name: len(split) for name in ("train", "validation", "test") if (split := getattr(task, name)) is not None}
     targets = task.train["label"][:]
     parts = [(part.space, [t for row in targets if (t := part.target(row)) is not None]) for part in task.labels.tasks]
     spaces = parts or [(task.labels, targets)]
     return {
-        "rows": rows,
         "labels": [_counts(space, own) for space, own in spaces],
-        "skipped": len(task.skipped),
-        "cleaned": len(task.cleaning.dropped) if task.cleaning else 0,
         "warnings": list(task.warnings),
         "fingerprint": task.fingerprint,
     }

@@ -31,7 +31,7 @@ class Material:
         name: of the folder.
         recipe: of the run.
         metrics: metrics.json.
-        data: report.json; empty where there is none.
+        data: report.json and about.json; empty without the first.
         answers: of each task, where there are predictions.
     """
 

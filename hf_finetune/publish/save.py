@@ -108,7 +108,7 @@ def save_run(
     write_whole(folder / "recipe.yaml", pinned.to_yaml())
     _write_card(folder, recipe, pinned, task, applied.model, report, table, history or [], number_format)
     write_whole(folder / "metrics.json", _json(report.metrics))
-    draw_report(folder, pinned, task, applied.model, loaded.processor, report, table)
+    draw_report(folder, pinned, task, applied.model, loaded.processor, report)
 
 
 def _write_card(

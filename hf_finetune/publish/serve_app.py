@@ -48,9 +48,7 @@ def make_app(
         loopback: it listens on loopback alone; see `Guard`.
         ready: called when requests are answered from now on.
     """
-    reader = Reader(
-        predictor.task == "image-classification", pairs, _APPLIED.get(predictor.labels.problem_type, "none"), limits
-    )
+    reader = Reader(predictor.task == "image-classification", pairs, _applied(predictor.labels), limits)
     batcher = Batcher(_answers(predictor), max_batch, wait, most_cost=limits.pixels)
     began = time.monotonic()
 
@@ -66,30 +64,27 @@ def make_app(
     @app.post("/predict")
     async def predict(request: Request) -> JSONResponse:
         asked = await reader(request)
-        try:
-            found = await asyncio.wait_for(_all(batcher, asked), limits.seconds)
-        except (asyncio.TimeoutError, TimeoutError):
-            words = f"There was no answer within {limits.seconds:g} seconds: too much is asked at the same time."
-            raise Refusal(504, words) from None
-        return JSONResponse(shaped(predictor, asked, found))
+        return JSONResponse(shaped(predictor, asked, await _in_time(batcher, asked, limits.seconds)))
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        return {
-            "status": "ok",
-            "model": name,
-            "task": predictor.task,
-            "labels": len(predictor.names),
-            "device": str(next(predictor.loaded.model.parameters()).device),
-            "waiting": batcher.waiting,
-            "answered": batcher.answered,
-            "batches": batcher.batches,
-            "seconds": round(time.monotonic() - began, 1),
-        }
+        return {"status": "ok", "model": name, **_state(predictor, batcher, began)}
 
     _speak_json(app)
     app.add_middleware(Guard, limits=limits, loopback=loopback)
     return app
+
+
+def _applied(labels: LabelSpace) -> str | None:
+    return None if labels.tasks else _APPLIED.get(labels.problem_type, "none")
+
+
+async def _in_time(batcher: Batcher, asked: Asked, seconds: float) -> list[dict[str, Any]]:
+    try:
+        return await asyncio.wait_for(_all(batcher, asked), seconds)
+    except (asyncio.TimeoutError, TimeoutError):
+        words = f"There was no answer within {seconds:g} seconds: too much is asked at the same time."
+        raise Refusal(504, words) from None
 
 
 async def _all(batcher: Batcher, asked: Asked) -> list[dict[str, Any]]:
@@ -100,6 +95,18 @@ async def _all(batcher: Batcher, asked: Asked) -> list[dict[str, Any]]:
     finally:
         for job in jobs:  # of a request that failed or was given up
             job.cancel()
+
+
+def _state(predictor: Predictor, batcher: Batcher, began: float) -> dict[str, Any]:
+    return {
+        "task": predictor.task,
+        "labels": len(predictor.names),
+        "device": str(next(predictor.loaded.model.parameters()).device),
+        "waiting": batcher.waiting,
+        "answered": batcher.answered,
+        "batches": batcher.batches,
+        "seconds": round(time.monotonic() - began, 1),
+    }
 
 
 def _answers(predictor: Predictor) -> Callable[[Sequence[Any]], list[Any]]:

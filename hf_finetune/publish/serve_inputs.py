@@ -40,13 +40,13 @@ class Reader:
     Args:
         image: whether it takes images.
         pairs: whether it takes pairs of texts alone (True), single texts alone (False), or it is not known (None).
-        applied: the function that makes scores of logits: softmax, sigmoid or none.
+        applied: the function that makes scores of logits: softmax, sigmoid or none; None where each task has its own.
         limits: of the server.
     """
 
     image: bool
     pairs: bool | None
-    applied: str
+    applied: str | None
     limits: Limits
 
     async def __call__(self, request: Request) -> Asked:
@@ -112,6 +112,8 @@ class Reader:
         if strange := sorted(set(given) - {"top_k", "function_to_apply"}):
             raise Refusal(400, f'The parameter "{strange[0][:40]}" is not known: top_k is.')
         function = given.get("function_to_apply")
+        if function is not None and self.applied is None:
+            raise Refusal(400, "function_to_apply: each task of this model has a function of its own; leave it out.")
         if function not in (None, self.applied):
             raise Refusal(400, f'function_to_apply must be "{self.applied}", as the model was trained, or left out.')
         return _top(given.get("top_k"))

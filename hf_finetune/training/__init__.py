@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from hf_finetune.training.agreement import together
 from hf_finetune.training.arguments import build_arguments, fit_to_data
-from hf_finetune.training.averaging import keep_best_average
 from hf_finetune.training.energy import Energy
 from hf_finetune.training.fastest import settle_format
-from hf_finetune.training.features import fit_features
 from hf_finetune.training.folder import RunFolder
-from hf_finetune.training.head_lbfgs import fit_head
-from hf_finetune.training.head_sweep import sweep_head
 from hf_finetune.training.kernels import fast_kernels
+from hf_finetune.training.learning import learn
 from hf_finetune.training.memory import keep_freed_memory
 from hf_finetune.training.micro_batch import fewer_at_once, settle_batch
 from hf_finetune.training.out_of_memory import OutOfMemory
@@ -42,13 +39,11 @@ __all__ = [
     "facts",
     "fast_kernels",
     "fewer_at_once",
-    "fit_features",
-    "fit_head",
     "fit_to_data",
     "head_in_words",
-    "keep_best_average",
     "keep_freed_memory",
     "kept_facts",
+    "learn",
     "make_samples",
     "pin_teacher",
     "plan_in_words",
@@ -56,7 +51,6 @@ __all__ = [
     "score",
     "settle_batch",
     "settle_format",
-    "sweep_head",
     "together",
     "told",
     "use_every_core",

@@ -111,22 +111,13 @@ def _ways(model: nn.Module, given: NumberFormat) -> list[Way]:
 
 
 def _operations(trainer: FinetuneTrainer) -> float:
-    """Floating-point operations of one sample's forward pass in its layers with weights; a count, no timing."""
-    found = [0.0]
+    """Floating-point operations of one sample's forward pass, in products, convolutions and attention; no timing."""
+    from torch.utils.flop_counter import FlopCounterMode
 
-    def count(module: nn.Module, inputs: Any, output: Any) -> None:
-        places = output.numel() / module.weight.shape[0]  # type: ignore[union-attr, index]
-        found[0] += 2.0 * module.weight.numel() * places  # type: ignore[operator, union-attr]
-
-    layers = [module for module in trainer.model.modules() if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    try:
-        with torch.no_grad():
-            trainer.compute_loss(trainer.model, batch_of(trainer, _middling(trainer.train_dataset, 2)))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found[0] / 2
+    batch = batch_of(trainer, _middling(trainer.train_dataset, 2))
+    with torch.no_grad(), FlopCounterMode(display=False, skip_unsupported=True) as counter:
+        trainer.compute_loss(trainer.model, batch)
+    return counter.get_total_flops() / 2
 
 
 def _measure(trainer: FinetuneTrainer, ways: list[Way], rows: float) -> tuple[dict[Way, float], int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,13 +31,11 @@ class Report:
         metrics: `train`, `validation` and `test`, as metrics.json holds them.
         test_logits: (N, C), in the order of the test split; None without a test split.
         test_labels: (N,) or (N, C).
-        history: the Trainer's log: losses, rates and validation scores, step by step.
     """
 
     metrics: dict[str, dict[str, Any]]
     test_logits: np.ndarray | None
     test_labels: np.ndarray | None
-    history: list[dict[str, Any]] = field(default_factory=list)
 
     def in_words(self, folder: Path) -> str:
         """The last lines of a run: each test metric with its interval."""
@@ -73,16 +71,15 @@ def score(
         "train": outcome.facts() if isinstance(outcome, Fitted) else _training_facts(trainer, outcome),
         "validation": _scores_of(validation.metrics, "validation") | {"samples": len(validation.predictions)},
     }
-    history = [] if isinstance(outcome, Fitted) else list(trainer.state.log_history)
     if samples.test is None:
-        return Report(metrics, None, None, history)
+        return Report(metrics, None, None)
     test = trainer.predict(samples.test, metric_key_prefix="test")
     metrics["test"] = {
         "loss": test.metrics["test_loss"],
         **_test_scores(recipe, task, test.predictions, test.label_ids, trust_remote_code),
         "samples": len(test.predictions),
     }
-    return Report(metrics, test.predictions, test.label_ids, history)
+    return Report(metrics, test.predictions, test.label_ids)
 
 
 def _test_scores(

@@ -66,10 +66,8 @@ def teach(
         return None, samples
     teacher = together(load_teacher, recipe, task.labels, trust_remote_code)
     _refuse(settings, task)
-    projection, output = None, None
-    if settings.on != "logits":
-        output = output_module(applied)
-        projection = _projection(output, teacher.width, recipe.seed)
+    output = None if settings.on == "logits" else output_module(applied)
+    projection = None if output is None else _projection(output, teacher.width, recipe.seed)
     view = together(_view, loaded, teacher) if changed else None
     value, metric = _score(recipe, task, teacher, arguments, trust_remote_code)
     distillation = Distillation(
@@ -88,10 +86,9 @@ def teach(
         samples, how = _taught(samples, teacher, task, arguments)
     else:
         how = f"it answers each batch as the student sees it, changed at random{_sizes(view)}"
-    beside = (
-        "" if projection is None else f"; a projection {projection.in_features} -> {projection.out_features} learns"
-    )
-    say(f"teacher {settings.teacher} scores {metric} {value:.4f} on the validation rows; {how}{beside}")
+    if projection is not None:
+        how += f"; a projection {projection.in_features} -> {projection.out_features} learns"
+    say(f"teacher {settings.teacher} scores {metric} {value:.4f} on the validation rows; {how}")
     return distillation, samples
 
 
