@@ -59,7 +59,7 @@ def _format_of(path: Path) -> str:
 def _anchor_paths(table: Dataset, folder: Path) -> Dataset:
     """Paths of images are meant from the folder of the file that names them."""
     for name in [column for column in table.column_names if holds_paths(table, column)]:
-        paths = [None if value is None else str(folder / value) for value in table[name]]
+        paths = [None if not value else str(folder / value) for value in table[name]]
         place = table.column_names
         table = table.remove_columns(name).add_column(name, paths).select_columns(place)
     return table
@@ -69,7 +69,7 @@ def _read_with_datasets(reader: str, path: Path) -> Dataset:
     size = path.stat().st_size
     if not size:
         raise DataError(f"{path}: the file is empty.")
-    kind = kind_of_file(path)
+    kind = kind_of_file(path, pictures=True)
     if kind and not kind.startswith((reader, "gzip" if path.suffix.lower() == ".gz" else reader)):
         raise DataError(f"{path}: this is {kind}.")
     try:

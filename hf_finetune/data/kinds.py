@@ -18,17 +18,22 @@ _KINDS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x1aE\xdf\xa3", "a video"),
     (0, b"SQLite format 3", "an SQLite database: save the table as csv"),
 )
+# What Pillow reads: no fault of an image, but of a table.
+_PICTURES = ((0, b"\x89PNG", "PNG"), (0, b"\xff\xd8\xff", "JPEG"), (0, b"GIF8", "GIF"), (8, b"WEBP", "WebP"))
 # Brands of the "ftyp" box of ISO media files, https://mp4ra.org
 _HEIF = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 _SHOWN = 512
 
 
-def kind_of(head: bytes) -> str | None:
+def kind_of(head: bytes, *, pictures: bool = False) -> str | None:
     """What a file is that begins like this, and what to do about it; None where nothing is known.
 
     Args:
         head: the first 512 bytes or more.
+        pictures: whether an image that Pillow reads is told as well.
     """
+    if pictures and (found := [name for place, magic, name in _PICTURES if head[place:].startswith(magic)]):
+        return f"an image ({found[0]}), not a table"
     for place, magic, words in _KINDS:
         if head[place:].startswith(magic):
             return words
@@ -44,10 +49,12 @@ def kind_of(head: bytes) -> str | None:
     return "nothing but zeros (a write that was cut off?)" if len(head) >= 16 and not head.strip(b"\0") else None
 
 
-def kind_of_file(path: Path) -> str | None:
+def kind_of_file(path: Path, *, pictures: bool = False) -> str | None:
     """`kind_of` a file; None where it cannot be read."""
     try:
+        if not path.is_file():
+            return None
         with path.open("rb") as file:
-            return kind_of(file.read(_SHOWN))
+            return kind_of(file.read(_SHOWN), pictures=pictures)
     except (OSError, ValueError):
         return None

@@ -41,11 +41,13 @@ def read_separated(path: Path, separator: str) -> Dataset:
     """
     try:
         head, size = _look(path)
-        if not head.strip():
+        if not head.removeprefix(codecs.BOM_UTF8).strip():
             raise DataError(f"{path}: the file is empty.")
-        if kind := kind_of(head):
+        if kind := kind_of(head, pictures=True):
             raise DataError(f"{path}: this is {kind}.")
         encoding = "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
+        if encoding == "utf-8" and 4 * head.count(0) > len(head):
+            raise DataError(f"{path}: this looks like UTF-16 without its mark. Save it as UTF-8.")
         separator = _separator_of(path, head.decode(encoding, errors="replace"), separator)
         # UTF-16 grows by a half at most where it becomes UTF-8.
         table = _parse(path, separator, encoding, block=size if encoding == "utf-8" else 2 * size)
@@ -126,8 +128,8 @@ def _parse(path: Path, separator: str, encoding: str, block: int) -> pa.Table:
 
 def _uneven_in_words(path: Path, rows: list[Any]) -> str:
     lines = [
-        f"{path}: {len(rows):,} rows have another number of cells than the first line, which has "
-        f"{rows[0].expected_columns} (rows are counted from 0, without the first line):"
+        f"{path}: the first line has {rows[0].expected_columns} cells, and another number stands in {len(rows):,} of "
+        "the rows (counted from 0, without the first line):"
     ]
     lines += [f"  row {row.number - 2}: {row.actual_columns}: {shown(row.text, 100)}" for row in rows[:_NAMED]]
     if len(rows) > _NAMED:
@@ -186,6 +188,6 @@ def _check_repeated_header(path: Path, table: pa.Table) -> None:
     if rows:
         told = ", ".join(map(str, rows[:_NAMED])) + (", ..." if len(rows) > _NAMED else "")
         raise DataError(
-            f"{path}: {len(rows):,} rows repeat the first line, the columns' names (row {told}, counted from 0): were "
-            "files joined? Take these lines out, or give the files as a list."
+            f"{path}: the first line, the columns' names, stands again in {len(rows):,} of the rows ({told}; counted "
+            "from 0): were files joined? Take these lines out, or give the files as a list."
         )
