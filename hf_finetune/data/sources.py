@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import datasets
 from datasets import Dataset, DatasetDict
 
 from hf_finetune.data.columns import nearest
-from hf_finetune.data.commits import data_commits
+from hf_finetune.data.commits import of_commit
 from hf_finetune.data.files import FORMATS, read_files, reason_of
 from hf_finetune.data.folders import read_class_folders, read_folder
 from hf_finetune.data.packages import read_package
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 # What the recipe of a run says whose data was given in memory.
 MEMORY = "memory:"
-_COMMIT = re.compile(r"[0-9a-f]{7,40}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
@@ -144,21 +143,7 @@ def _from_hub(name: str, config: str | None, revision: str | None) -> dict[str, 
         raise DataError(f"data.dataset={name}: {wanted}{error}") from error
     except Exception as error:  # files that are damaged or do not fit each other, and whatever else the builders raise
         raise DataError(f"data.dataset={name}: {reason_of(error)}") from error
-    _refuse_other_commit(name, revision, splits.values())
-    return dict(splits)
-
-
-def _refuse_other_commit(name: str, revision: str | None, splits: Iterable[Dataset]) -> None:
-    """Without the network `datasets` takes the newest it has, whatever the revision that was asked for."""
-    found = set(data_commits(splits).values())
-    if revision is None or not _COMMIT.fullmatch(revision) or not found:
-        return
-    if not any(commit.startswith(revision) for commit in found):
-        raise UserError(
-            f"data.revision={revision}: the cache of HF_HOME holds {name} of the commit {', '.join(sorted(found))} "
-            "instead, whose rows, columns and labels may differ. With the network the right one is fetched; or say "
-            "data.revision=null to take the one that is there."
-        )
+    return of_commit(name, config, revision, dict(splits))
 
 
 def _first_line(error: BaseException) -> str:

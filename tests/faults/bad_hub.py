@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,11 @@ def _hub_set_of_another_commit(folder: Path) -> Given:
     return _given(_cached(_OTHER)[0], revision=_PINNED)
 
 
-@CORPUS(refused=f"data.revision={_PINNED}.*{_OTHER}")
-def _hub_set_of_which_the_newest_commit_is_another(folder: Path) -> Given:
-    name, _ = _cached(_OTHER)
+@CORPUS(says="2 classes: old, new")
+def _hub_set_whose_pinned_commit_is_not_the_newest(folder: Path) -> Given:
+    name, old = _cached(names=("old", "new"))
+    os.utime(old, (1, 1))
+    _prepare(name, _OTHER, ("neg", "pos"), "label")
     return _given(name, revision=_PINNED[:12])
 
 
