@@ -51,8 +51,8 @@ def of_commit(name: str, config: str | None, revision: str | None, splits: dict[
     if (kept := _kept(name, config, revision)) is not None:
         return kept
     raise UserError(
-        f"data.revision={revision}: the cache of HF_HOME holds {name} of the commit {', '.join(sorted(found))} instead, "
-        "whose rows, columns and labels may differ. With the network the right one is fetched; or say "
+        f"data.revision={revision}: the cache of HF_HOME holds {name} of the commit {', '.join(sorted(found))} "
+        "instead, whose rows, columns and labels may differ. With the network the right one is fetched; or say "
         "data.revision=null to take the one that is there."
     )
 
