@@ -65,7 +65,13 @@ _add("one row a class, and many", [f"c{n}" for n in range(80)], refused="80 diff
 _add("no label at all", [None] * ROWS, refused="is empty in all 24 rows")
 _add("labels of spaces", ["  ", "\t"] * 12, refused="is empty in all 24 rows")
 _add("empty labels", [*_NAMES, "", "  "], refused="2 of 26 rows.*row 24: the label is missing.*row 25")
-_add("labels missing", [*_NAMES, None], data={"on_error": "skip"}, skipped=1, says="1 broken rows left out")
+_add(
+    "labels missing",
+    [*_NAMES, None],
+    data={"test_split": 0.25, "on_error": "skip"},
+    skipped=1,
+    says="1 broken rows left out",
+)
 _add(
     "-1 of a class label",
     [*([0, 1] * 12), -1],
@@ -74,7 +80,12 @@ _add(
 )
 _add("-1 among numbers", [*([0, 1] * 12), -1, -1], says="-1 is learnt as a class of its own")
 _add("a number beyond the class names", [*([0, 1] * 12), 2], Value("int64"), says="3 classes: 0, 1, 2")
-_add("spaces around labels", ["neg", "pos "] * 11 + ["neg\n", "pos"], says=f"have white space around them.*{_TWO}")
+_add(
+    "spaces around labels",
+    ["neg", "pos "] * 11 + ["neg\n", "pos"],
+    data={"test_split": 0.25},
+    says=f"have white space around them.*{_TWO}",
+)
 _add("labels in two cases", [*_NAMES, "Pos", "Pos"], says="learnt apart: 'Pos' and 'pos'")
 _add("accents in two encodings", ["caf\xe9", "cafe\u0301"] * 12, says="encoding of accents alone are learnt apart")
 _add("booleans", [True, False] * 12, says="2 classes: false, true")
@@ -105,12 +116,17 @@ _add(
 _add(
     "numbers with commas", ["1,5", "2,5"] * 12, data={"problem_type": "regression"}, refused="holds '1,5', not a number"
 )
-_add("decimals", [decimal.Decimal(n) / 8 for n in range(ROWS)], says="regression")
+_add("decimals", [decimal.Decimal(n) / 8 for n in range(ROWS)], data={"test_split": 0.25}, says="regression")
 _add("dates", [datetime.date(2020, 1, 1 + n) for n in range(ROWS)], refused="labels are classes .text, whole numbers")
 _add("bytes", [b"neg", b"pos"] * 12, refused="Which column is the label|labels are classes")
 _add("records", [{"name": "neg"}] * ROWS, refused="Which column is the label|holds record")
 _add("lists of lists", [[["neg"]]] * ROWS, refused="Which column is the label|holds list of list")
-_add("lists", [["a"], ["a", "b"], [], ["b"]] * 6, says="multi label classification, 2 classes: a, b")
+_add(
+    "lists",
+    [["a"], ["a", "b"], [], ["b"]] * 6,
+    data={"test_split": 0.25},
+    says="multi label classification, 2 classes: a, b",
+)
 _add("lists with gaps", [*([["a"], ["b"]] * 12), ["a", None]], refused="row 24: a label in the list is missing")
 _add(
     "empty lists",
@@ -132,12 +148,32 @@ _add(
     [text(n) * 60 for n in range(4)] * 6,
     refused="holds a text of .* If another column is the label",
 )
-_add("labels of HTML", ["<script>alert(1)</script>", '"><img src=x onerror=alert(2)>'] * 12, says="2 classes")
-_add("labels with line breaks", ["a\nb", "c\td"] * 12, says="2 classes")
-_add("labels from right to left", ["\u05e9\u05dc\u05d5\u05dd", "\u202eolleh"] * 12, says="2 classes")
-_add("labels of emoji", ["\U0001f469\u200d\U0001f52c", "\U0001f44d\U0001f3fd"] * 12, says="2 classes")
-_add("labels called like paths", ["../../etc/passwd", "a/b\\c:d"] * 12, says="2 classes")
-_add("labels called like YAML", ["null", "true", "1e3", "~", "- a", "{a: b}"] * 4, says="6 classes")
+_add(
+    "labels of HTML",
+    ["<script>alert(1)</script>", '"><img src=x onerror=alert(2)>'] * 12,
+    data={"test_split": 0.25},
+    says="2 classes",
+)
+_add("labels with line breaks", ["a\nb", "c\td"] * 12, data={"test_split": 0.25}, says="2 classes")
+_add(
+    "labels from right to left",
+    ["\u05e9\u05dc\u05d5\u05dd", "\u202eolleh"] * 12,
+    data={"test_split": 0.25},
+    says="2 classes",
+)
+_add(
+    "labels of emoji",
+    ["\U0001f469\u200d\U0001f52c", "\U0001f44d\U0001f3fd"] * 12,
+    data={"test_split": 0.25},
+    says="2 classes",
+)
+_add("labels called like paths", ["../../etc/passwd", "a/b\\c:d"] * 12, data={"test_split": 0.25}, says="2 classes")
+_add(
+    "labels called like YAML",
+    ["null", "true", "1e3", "~", "- a", "{a: b}"] * 4,
+    data={"test_split": 0.25},
+    says="6 classes",
+)
 
 
 @CORPUS(refused="holds 7 .row 24, counted from 0., and its type names 2 classes, 0 to 1")

@@ -34,22 +34,36 @@ _add("texts of control characters", "\x01\x02\x07", "\x1b", refused="2 of 26 row
 _add(
     "texts of marks without width", "\u200b\u200d\ufeff", "\u202e\u2066", refused="2 of 26 rows.*empty but for control"
 )
-_add("texts with control characters", "w3 \x07 w4", "\x1b[2J w5", "w6\x00w7", says=_TWO)
+_add("texts with control characters", "w3 \x07 w4", "\x1b[2J w5", "w6\x00w7", data={"test_split": 0.25}, says=_TWO)
 _add(
     "texts from right to left",
     "\u05e9\u05dc\u05d5\u05dd w3",
     "\u0645\u0631\u062d\u0628\u0627",
     "\u202ew3 w4\u202c",
+    data={"test_split": 0.25},
     says=_TWO,
 )
-_add("texts of emoji", "\U0001f600", "\U0001f469\u200d\U0001f52c", "\U0001f1e8\U0001f1ed", says=_TWO)
-_add("texts of private characters", "\ue000\ue001", "\U000f0000", says=_TWO)
-_add("texts of stacked accents", "a" + "\u0301" * 5000, says=_TWO)
+_add(
+    "texts of emoji",
+    "\U0001f600",
+    "\U0001f469\u200d\U0001f52c",
+    "\U0001f1e8\U0001f1ed",
+    data={"test_split": 0.25},
+    says=_TWO,
+)
+_add("texts of private characters", "\ue000\ue001", "\U000f0000", data={"test_split": 0.25}, says=_TWO)
+_add("texts of stacked accents", "a" + "\u0301" * 5000, data={"test_split": 0.25}, says=_TWO)
 _add("texts of unknown words", "xyzzy", "\u4f60\u597d\u4e16\u754c", "...", says=_TWO)
-_add("texts called None and NaN", "None", "nan", "NULL", "NA", "null", says=_TWO)
+_add("texts called None and NaN", "None", "nan", "NULL", "NA", "null", data={"test_split": 0.25}, says=_TWO)
 _add("texts with a BOM", "\ufeffw3 w4", says=_TWO)
-_add("texts of HTML", "<script>alert(1)</script>", "</textarea><img src=x onerror=alert(1)>", says=_TWO)
-_add("texts of a thousand lines", "w3\n" * 1000, says=_TWO)
+_add(
+    "texts of HTML",
+    "<script>alert(1)</script>",
+    "</textarea><img src=x onerror=alert(1)>",
+    data={"test_split": 0.25},
+    says=_TWO,
+)
+_add("texts of a thousand lines", "w3\n" * 1000, data={"test_split": 0.25}, says=_TWO)
 _add("texts of one word", "w3", "w4", "w5", says=_TWO)
 _add("texts twice with two labels", "w9 w9", "w9 w9", says=_TWO)
 _add("one row of many broken", *[""] * 500, refused="500 of 524 rows.*and 490 more")
@@ -95,17 +109,17 @@ def _two_texts_and_no_word_which(folder: Path) -> Given:
 
 @CORPUS(says=_TWO, heavy=True)
 def _texts_of_1_MB(folder: Path) -> Given:
-    return texts([_WORDS * 2**20, *[_WORDS * (2**20 // 12)] * 40])
+    return texts([_WORDS * 2**20, *[_WORDS * (2**20 // 12)] * 40], test_split=0.25)
 
 
 @CORPUS(says=_TWO, heavy=True)
 def _words_of_1_MB(folder: Path) -> Given:
-    return texts(["x" * 2**20, "\u4f60" * 2**20, "w3" * 2**19])
+    return texts(["x" * 2**20, "\u4f60" * 2**20, "w3" * 2**19], test_split=0.25)
 
 
 @CORPUS(says=_TWO, heavy=True)
 def _texts_of_1_MB_in_windows(folder: Path) -> Given:
-    return texts([_WORDS * (2**20 // 12)], long_text="windows", max_length=32)
+    return texts([_WORDS * (2**20 // 12)] * 4, long_text="windows", max_length=32, test_split=0.25)
 
 
 @CORPUS(says=_TWO, heavy=True)
