@@ -17,6 +17,7 @@ _CHARACTERS = 4 << 20  # of texts tokenized at once
 _LONG = 1 << 17  # characters of a text that is cut before it is tokenized
 _MARGIN = 8  # tokens more than are kept, since those at the cut may differ; as many again where it is within a word
 _NAMED = 10  # rows that an error names
+_MOST_WINDOWS = 1000  # of a text
 _SPACE = re.compile(r"\s")
 
 
@@ -67,7 +68,7 @@ def tokenize(split: Dataset, tokenizer: Any, limit: int | None, window_overlap: 
         window_overlap: share of a window's words that the one before holds too; None cuts at the first window.
 
     Raises:
-        UserError: the tokenizer cannot make windows.
+        UserError: the tokenizer cannot make windows, or no token of a text, or too many windows of one.
     """
     options: dict[str, Any] = {"truncation": limit is not None, "max_length": limit}
     if window_overlap is not None:
@@ -91,7 +92,9 @@ def tokenize(split: Dataset, tokenizer: Any, limit: int | None, window_overlap: 
         owners = encoded.get("overflow_to_sample_mapping", range(len(rows["text"])))
         empty = [owner for owner, window in zip(owners, encoded["input_ids"], strict=True) if not window]
         _refuse_nothing(empty, rows, tokenizer)
-        counts += np.bincount(owners, minlength=len(rows["text"])).tolist()
+        windows = np.bincount(owners, minlength=len(rows["text"]))
+        _refuse_many(windows, rows, limit)
+        counts += windows.tolist()
     if window_overlap is not None:
         _set_truncation(tokenizer.backend_tokenizer, kept)
     starts = [np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]) for sizes in (lengths, counts)]
@@ -138,6 +141,20 @@ def _refuse_nothing(empty: Sequence[int], rows: Mapping[str, Sequence[Any]], tok
     raise UserError(
         f"The tokenizer {tokenizer.name_or_path or type(tokenizer).__name__} makes no token of the text of row "
         f"{', '.join(told)}{', ...' if len(empty) > _NAMED else ''} (counted from 0): take these rows out."
+    )
+
+
+def _refuse_many(windows: np.ndarray, rows: Mapping[str, Sequence[Any]], limit: int | None) -> None:
+    """Stop at a text of so many windows that no memory holds the step in which they are read together."""
+    if windows.max(initial=0) <= _MOST_WINDOWS:
+        return
+    numbers = rows.get("id", range(len(windows)))
+    places = np.flatnonzero(windows > _MOST_WINDOWS).tolist()
+    told = [f"{numbers[place]} ({windows[place]:,} windows)" for place in places[:_NAMED]]
+    raise UserError(
+        f"data.long_text=windows: a text is read in {_MOST_WINDOWS:,} windows of {limit} tokens at most, and there are "
+        f"more in row {', '.join(told)}{', ...' if len(places) > _NAMED else ''} (counted from 0). Divide these texts, or "
+        "take them out; data.long_text=truncate reads the beginning of each."
     )
 
 

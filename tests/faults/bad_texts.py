@@ -117,7 +117,7 @@ def _words_of_1_MB(folder: Path) -> Given:
     return texts(["x" * 2**20, "\u4f60" * 2**20, "w3" * 2**19], test_split=0.25)
 
 
-@CORPUS(says=_TWO, heavy=True)
+@CORPUS(refused="1,000 windows of 32 tokens at most, and there are more in row 2[4-7] .1", heavy=True)
 def _texts_of_1_MB_in_windows(folder: Path) -> Given:
     return texts([_WORDS * (2**20 // 12)] * 4, long_text="windows", max_length=32, test_split=0.25)
 
