@@ -146,15 +146,15 @@ def _refuse_nothing(empty: Sequence[int], rows: Mapping[str, Sequence[Any]], tok
 
 def _refuse_many(windows: np.ndarray, rows: Mapping[str, Sequence[Any]], limit: int | None) -> None:
     """Stop at a text of so many windows that no memory holds the step in which they are read together."""
-    if windows.max(initial=0) <= _MOST_WINDOWS:
-        return
-    numbers = rows.get("id", range(len(windows)))
     places = np.flatnonzero(windows > _MOST_WINDOWS).tolist()
-    told = [f"{numbers[place]} ({windows[place]:,} windows)" for place in places[:_NAMED]]
+    if not places or "id" not in rows:  # texts that are only to be answered, one after the other
+        return
+    told = [f"{rows['id'][place]} ({windows[place]:,} windows)" for place in places[:_NAMED]]
+    more = ", ..." if len(places) > _NAMED else ""
     raise UserError(
         f"data.long_text=windows: a text is read in {_MOST_WINDOWS:,} windows of {limit} tokens at most, and there are "
-        f"more in row {', '.join(told)}{', ...' if len(places) > _NAMED else ''} (counted from 0). Divide these texts, or "
-        "take them out; data.long_text=truncate reads the beginning of each."
+        f"more in row {', '.join(told)}{more} (counted from 0). Divide these texts, or take them out; "
+        "data.long_text=truncate reads the beginning of each."
     )
 
 
