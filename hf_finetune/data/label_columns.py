@@ -55,7 +55,8 @@ def read_labels(split: Dataset, column: str) -> RawLabels:
     if isinstance(feature, ClassLabel):
         named = [_name_of(value, feature, column, row) for row, value in enumerate(values)]
         return RawLabels(named, described, "single_label_classification", tuple(feature.names))
-    return RawLabels(without_spaces(values, column), described, _natural(feature, described, column, many=False))
+    natural = _natural(feature, described, column, many=False)
+    return RawLabels(without_spaces(values, column) if _is_text(feature) else values, described, natural)
 
 
 def _name_of(value: int | None, feature: ClassLabel, column: str, row: int) -> str | None:
@@ -78,7 +79,8 @@ def _read_lists(values: list[Any], inner: Any, described: str, column: str) -> R
         return RawLabels(named, described, "multi_label_classification", tuple(inner.names))
     if width := _multi_hot_width(values):
         return RawLabels(values, described, "multi_label_classification", multi_hot_width=width)
-    return RawLabels(without_spaces(values, column), described, _natural(inner, described, column, many=True))
+    natural = _natural(inner, described, column, many=True)
+    return RawLabels(without_spaces(values, column) if _is_text(inner) else values, described, natural)
 
 
 def without_spaces(values: list[Any], column: str) -> list[Any]:
@@ -105,12 +107,16 @@ def _natural(feature: Any, described: str, column: str, many: bool) -> ProblemTy
     if dtype.startswith(("float", "decimal", "double")):
         return "regression"
     # A column without any value ("null") has no type; that it is empty is said where its rows are counted.
-    if dtype in ("string", "large_string", "string_view", "bool", "null") or dtype.startswith(("int", "uint")):
+    if _is_text(feature) or dtype in ("bool", "null") or dtype.startswith(("int", "uint")):
         return "multi_label_classification" if many else "single_label_classification"
     raise DataError(
         f"The label column '{column}' holds {described}: labels are classes (text, whole numbers, true or false), "
         "numbers, or lists of them."
     )
+
+
+def _is_text(feature: Any) -> bool:
+    return isinstance(feature, Value) and feature.dtype in ("string", "large_string", "string_view")
 
 
 def _multi_hot_width(values: Sequence[Any]) -> int:
