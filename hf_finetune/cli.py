@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from hf_finetune import commands, run_commands, serving, stopping
-from hf_finetune.console import is_main_process, leave, say
+from hf_finetune.console import inert, is_main_process, leave, say
 from hf_finetune.disk import of_a_disk
 from hf_finetune.errors import Fault, RecipeError, UserError
 from hf_finetune.recipes import list_recipes
@@ -102,7 +102,7 @@ _LET_SPEAK = 3.0  # seconds
 def _complain(text: str, *, wait: bool = True) -> None:
     # Once on every machine: a recipe that is missing on the second one is not missing on the first.
     if is_main_process() or os.environ.get("LOCAL_RANK") == "0":
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{inert(text)}\n")
     elif wait:
         time.sleep(_LET_SPEAK)
         sys.stderr.write(f"process {os.environ.get('RANK')}: {text}\n")

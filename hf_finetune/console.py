@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import sys
 import threading
 from contextlib import suppress
 from typing import NoReturn, TextIO
+
+# Control characters but tab and newline, marks that reorder a line, and halves of pairs, which no terminal can print.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def is_main_process() -> bool:
@@ -15,16 +19,21 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def inert(text: str) -> str:
+    """Text whose control characters are escaped: names of classes and files come from strangers, and terminals obey."""
+    return _OBEYED.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+
+
 def say(text: str = "") -> None:
     """Print a line for the user on rank 0, flushed, so that it keeps its place among progress bars."""
     if is_main_process():
-        _print(text, sys.stdout)
+        _print(inert(text), sys.stdout)
 
 
 def warn(text: str) -> None:
     """Print a warning on rank 0 to standard error."""
     if is_main_process():
-        _print(f"warning: {text}", sys.stderr)
+        _print(f"warning: {inert(text)}", sys.stderr)
 
 
 def _print(text: str, stream: TextIO) -> None:

@@ -6,9 +6,10 @@ An array travels as the bytes of a .npy file in the column `image`, as encoded i
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -70,8 +71,10 @@ def load_bands(value: Any) -> np.ndarray:
     if not isinstance(value, np.ndarray):
         content = _content(value)
         try:
-            value = np.load(io.BytesIO(content) if isinstance(content, bytes) else content, allow_pickle=False)
-        except (ValueError, EOFError) as fault:
+            with io.BytesIO(content) if isinstance(content, bytes) else Path(content).open("rb") as file:
+                _check_length(file)
+                value = np.load(file, allow_pickle=False)
+        except (ValueError, EOFError, SyntaxError) as fault:
             raise OSError(f"the array cannot be read: {fault}") from fault
     if (
         value.ndim not in (2, 3)
@@ -80,6 +83,17 @@ def load_bands(value: Any) -> np.ndarray:
     ):
         raise OSError(f"the array has shape {value.shape} and type {value.dtype}: (H, W), (H, W, C) or (C, H, W) fit")
     return np.asarray(value)
+
+
+def _check_length(file: BinaryIO) -> None:
+    """numpy makes room for what a header promises, however short the file is."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, kind = read(file)
+    promised, begin = math.prod(shape) * kind.itemsize, file.tell()
+    if promised > (held := file.seek(0, io.SEEK_END) - begin):
+        raise OSError(f"the array says shape {shape}, {promised:,} bytes, and its file holds {held:,}")
+    file.seek(0)
 
 
 def _content(value: Any) -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,14 @@ from PIL import Image
 
 from hf_finetune.data.bands import is_bands, load_bands
 from hf_finetune.data.images import decode_image
+from hf_finetune.data.kinds import kind_of, kind_of_file
 from hf_finetune.data.passes import cached_pass
+from hf_finetune.data.shown import shown
 from hf_finetune.errors import DataError
 
 _NAMED = 10  # broken rows that an error names
-_VERSION = "2"  # of what is looked at; part of the cache's key
+_MOST_TO_ONE = 200  # an image's sides; where the shorter one is resized to 224 pixels, the other would have 44,800
+_VERSION = "3"  # of what is looked at; part of the cache's key
 _FEATURES = Features(
     {"reason": Value("string"), "digest": Value("string"), "coloured": Value("bool"), "plain": Value("bool")}
 )
@@ -75,13 +80,23 @@ def _inspect_image(value: Any) -> tuple[str | None, str, bool, bool]:
             return None, digest, False, bool(bands.min() == bands.max())
         image = decode_image(value)
     except OSError as error:
-        # Pillow names the object in memory by its address; the address says nothing to the reader.
-        reason = "it is not an image" if "cannot identify image file" in str(error) else str(error)
-        return f"the image cannot be decoded: {reason}", "", False, False
+        return f"the image cannot be decoded: {_why_undecodable(value, error)}", "", False, False
+    if max(image.size) > _MOST_TO_ONE * min(image.size):
+        size = f"{image.width:,} x {image.height:,} pixels"
+        return f"the image has {size}: its sides differ by more than {_MOST_TO_ONE} to 1", "", False, False
     digest = hashlib.blake2b(image.tobytes(), digest_size=16, key=b"%dx%d" % image.size).hexdigest()
     extrema: Any = image.getextrema()  # (lowest, highest) of each channel
     is_plain = all(lowest == highest for lowest, highest in extrema)
     return None, digest, _shows_colour(image), is_plain
+
+
+def _why_undecodable(value: Any, error: OSError) -> str:
+    head, path = (value["bytes"], value["path"]) if value else (None, None)
+    kind = kind_of(head[:512]) if head is not None else kind_of_file(Path(path)) if path else None
+    # Pillow names the object in memory by its address, and the path is told beside: neither helps the reader.
+    unknown = "cannot identify image file" in str(error)
+    reason = "it is not an image" if unknown else shown(error.strerror or error, 200)
+    return f"it is {kind}" if kind and not isinstance(error, FileNotFoundError) else reason
 
 
 def _shows_colour(image: Image.Image) -> bool:
@@ -103,10 +118,19 @@ def _inspect_texts(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 def _inspect_text(values: Sequence[str | None]) -> tuple[str | None, str]:
     for value in values:
-        if value is None or not value.strip():
-            return "the text is empty" if value is not None else "the text is missing", ""
+        if value is None:
+            return "the text is missing", ""
+        if not value.strip():
+            return "the text is empty", ""
+        if not any(map(_is_visible, value)):
+            return "the text is empty but for control characters", ""
     joined = "\x1f".join(value.strip() for value in values if value is not None)
     return None, hashlib.blake2b(joined.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _is_visible(char: str) -> bool:
+    """Whether a character is more than space, a control character or a mark without width of its own."""
+    return (char.isprintable() and not char.isspace()) or unicodedata.category(char) in ("Co", "Cn")
 
 
 def broken_rows(
@@ -153,7 +177,7 @@ def refuse(broken: Sequence[Mapping[str, Any]], used: int) -> None:
         return
     lines = []
     for row in broken[:_NAMED]:
-        path = f" ({row['path']})" if row["path"] else ""
+        path = f" ({shown(row['path'], 300)})" if row["path"] else ""
         lines.append(f"  {row['split']} row {row['row']}{path}: {row['reason']}")
     if len(broken) > _NAMED:
         lines.append(f"  ... and {len(broken) - _NAMED:,} more")

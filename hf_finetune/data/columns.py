@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from datasets import Array2D, Array3D, ClassLabel, Dataset, Image, LargeList, List, Value
+from datasets import Array2D, Array3D, ClassLabel, Dataset, Image, Json, LargeList, List, Value
 
 from hf_finetune.data.bands import holds_arrays
+from hf_finetune.data.headers import refuse_missing_names
+from hf_finetune.data.shown import shown
 from hf_finetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ IMAGE_SUFFIXES = (
     ".jp2",
 )
 _ID_NAMES = {"id", "ids", "idx", "index", "guid", "uid", "uuid", "key", "row", "unnamed: 0", "__index_level_0__", ""}
+_LISTED = 50  # columns that an error names
 LABEL_NAMES = ("label", "labels")
 
 
@@ -65,7 +68,10 @@ def find_columns(train: Dataset, task: str, data: Data) -> Columns:
             raise DataError(
                 f"data.image={image}: the column does not hold images, paths of images or arrays.\n{_table(train)}"
             )
-        return Columns(image=image, label=data.label or _find_label(train, exclude=(image,)))
+        label = data.label or _find_label(train, exclude=(image,))
+        if data.image is None and data.label is None:
+            refuse_missing_names(train, image, label)
+        return Columns(image=image, label=label)
     label = data.label or _find_label(train, exclude=(data.text, data.text_pair), quiet=data.text is None)
     taken = (label, data.text_pair)
     text = data.text or _only(train, "text", [name for name in _text_columns(train) if not is_id(name)], exclude=taken)
@@ -73,6 +79,8 @@ def find_columns(train: Dataset, task: str, data: Data) -> Columns:
         if name is not None and not _is_text(train.features[name]):
             raise DataError(f"data.{key}={name}: the column does not hold text.\n{_table(train)}")
     label = label or _find_label(train, exclude=(text, data.text_pair))
+    if data.text is None and data.label is None:
+        refuse_missing_names(train, text, label)
     return Columns(text=text, text_pair=data.text_pair, label=label)
 
 
@@ -100,6 +108,8 @@ def describe(feature: Any) -> str:
         return words.get(feature.dtype, feature.dtype)
     if isinstance(feature, (Array2D, Array3D)):
         return f"array {feature.shape}"
+    if isinstance(feature, Json):
+        return "values of different types"
     return type(feature).__name__ if not isinstance(feature, dict) else "record"
 
 
@@ -109,7 +119,9 @@ def is_list(feature: Any) -> bool:
 
 
 def _table(split: Dataset) -> str:
-    columns = [f"  {name}: {describe(feature)}" for name, feature in split.features.items()]
+    columns = [f"  {shown(name)}: {describe(feature)}" for name, feature in list(split.features.items())[:_LISTED]]
+    if len(split.features) > _LISTED:
+        columns.append(f"  ... and {len(split.features) - _LISTED:,} more")
     return "The columns are:\n" + "\n".join(columns)
 
 
@@ -117,7 +129,11 @@ def _only(split: Dataset, role: str, names: Sequence[str], exclude: Sequence[str
     names = [name for name in names if name not in exclude]
     if len(names) == 1:
         return names[0]
-    found = f"{len(names)} columns could be ({', '.join(names)})" if names else "no column looks like one"
+    found = (
+        f"{len(names)} columns could be ({', '.join(map(shown, names[:_LISTED]))})"
+        if names
+        else "no column looks like one"
+    )
     pair = " and, for pairs, data.text_pair=COLUMN" if role == "text" and len(names) > 1 else ""
     raise DataError(
         f"Which column is the {role}? {found}. Say data.{role}=COLUMN{pair}.\n{_table(split)}".replace("? n", "? N")

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import datasets
 import pyarrow as pa
 from datasets import Dataset
-from pyarrow import csv
 
 from hf_finetune.data.columns import holds_paths
+from hf_finetune.data.kinds import kind_of_file
+from hf_finetune.data.legible import bad_bytes_named
+from hf_finetune.data.separated import read_separated
+from hf_finetune.data.shown import shown
 from hf_finetune.disk import of_a_disk
 from hf_finetune.errors import DataError
 
 # How each ending is read.
 FORMATS = {".csv": ",", ".tsv": "\t", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
-_LARGEST_BLOCK = 2**31 - 1
 
 
 def read_files(files: Sequence[Path]) -> Dataset:
@@ -35,10 +36,11 @@ def read_files(files: Sequence[Path]) -> Dataset:
     reader = readers.pop()
     parts: list[Dataset] = []
     for path in files:
-        part = _read_with_datasets(reader, path) if reader in ("json", "parquet") else _read_separated(path, reader)
+        part = _read_with_datasets(reader, path) if reader in ("json", "parquet") else read_separated(path, reader)
         if parts and part.column_names != parts[0].column_names:
             raise DataError(f"{path} has the columns {part.column_names}; {files[0]} has {parts[0].column_names}.")
-        parts.append(_anchor_paths(part, path.parent))
+        with bad_bytes_named({str(path): part}):
+            parts.append(_anchor_paths(part, path.parent))
     try:
         whole = datasets.concatenate_datasets(parts)
     except (ValueError, pa.ArrowInvalid) as error:
@@ -55,46 +57,32 @@ def _format_of(path: Path) -> str:
     return FORMATS[suffix]
 
 
-def _read_separated(path: Path, separator: str) -> Dataset:
-    """Comma or tab separated text by pyarrow.
-
-    Unlike pandas it keeps whole numbers whole beside a gap (a missing class does not turn classes into regression) and
-    leaves texts such as "None" or "NA" alone. The whole file is one block: types are decided by every row.
-    """
-    try:
-        table = csv.read_csv(
-            path,
-            read_options=csv.ReadOptions(
-                block_size=min(max(path.stat().st_size + 1, 1 << 20) * _inflation(path), _LARGEST_BLOCK)
-            ),
-            parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-        )
-    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
-        raise DataError(f"{path}: {error}") from error
-    return Dataset(datasets.table.InMemoryTable(table))
-
-
 def _anchor_paths(table: Dataset, folder: Path) -> Dataset:
     """Paths of images are meant from the folder of the file that names them."""
     for name in [column for column in table.column_names if holds_paths(table, column)]:
-        paths = [None if value is None else str(folder / value) for value in table[name]]
+        paths = [None if not value else str(folder / value) for value in table[name]]
         place = table.column_names
         table = table.remove_columns(name).add_column(name, paths).select_columns(place)
     return table
 
 
-def _inflation(path: Path) -> int:
-    """A compressed text is taken to be at most this many times its file."""
-    return 20 if path.suffix == ".gz" else 1
-
-
 def _read_with_datasets(reader: str, path: Path) -> Dataset:
+    size = path.stat().st_size
+    if not size:
+        raise DataError(f"{path}: the file is empty.")
+    kind = kind_of_file(path, pictures=True)
+    if kind and not kind.startswith((reader, "gzip" if path.suffix.lower() == ".gz" else reader)):
+        raise DataError(f"{path}: this is {kind}.")
     try:
         return datasets.load_dataset(reader, data_files={"train": str(path)}, split="train")
     except Exception as error:  # the builders raise errors of many kinds, with the reason in the cause
         if (disk := of_a_disk(error, [Path(datasets.config.HF_DATASETS_CACHE)])) is not None:
             raise disk from error
-        reason: Any = error
-        while reason.__cause__ is not None:
-            reason = reason.__cause__
-        raise DataError(f"{path} cannot be read as {reader}: {reason}") from error
+        raise DataError(f"{path} cannot be read as {reader}: {reason_of(error)}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """The first cause of an error of `datasets`, on one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return shown(" ".join(str(error).split()) or type(error).__name__, 400)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import datasets
 from datasets import Dataset, DatasetDict, Features, Image, Value
 
+from hf_finetune.console import say
 from hf_finetune.data.columns import IMAGE_SUFFIXES
+from hf_finetune.data.files import reason_of
+from hf_finetune.data.shown import listed, shown
 from hf_finetune.errors import DataError
+
+# Pictures that Pillow may not read are rows as well: that a row cannot be used is told, that a file was passed over is
+# not noticed.
+_IMAGES = (*IMAGE_SUFFIXES, ".avif", ".heic", ".heif", ".svg", ".psd", ".ico", ".tga", ".jpe")
 
 # Names of folders that are splits, and the split they are.
 _SPLITS = {
@@ -29,7 +37,10 @@ def read_folder(folder: Path, config: str | None, train_split: str) -> dict[str,
         DataError: the folder holds nothing of this kind.
     """
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-        saved = datasets.load_from_disk(str(folder))
+        try:
+            saved = datasets.load_from_disk(str(folder))
+        except Exception as error:  # damaged files raise errors of many kinds
+            raise DataError(f"data.dataset={folder}: what save_to_disk wrote is damaged: {reason_of(error)}") from error
         return dict(saved) if isinstance(saved, DatasetDict) else {train_split: saved}
     folders = _subfolders(folder)
     split_folders = [entry for entry in folders if entry.name.lower() in _SPLITS]
@@ -55,28 +66,70 @@ def read_class_folders(folder: Path) -> Dataset:
     """
     paths: list[str] = []
     labels: list[str] = []
+    empty: list[str] = []
     for class_folder in _subfolders(folder):
         found = [str(path) for path in _images_below(class_folder)]
         paths += found
         labels += [class_folder.name] * len(found)
+        empty += [] if found else [class_folder.name]
     if not paths:
         raise DataError(f"{folder}: no images in class folders.")
+    if odd := [path for path in paths if not _is_utf8(path)]:
+        raise DataError(
+            f"{folder}: the names of {len(odd):,} files are not UTF-8, such as '{shown(odd[0], 300)}': rename them "
+            "(convmv does it)."
+        )
+    if empty:
+        say(f"note: {folder} has {len(empty):,} class folders without an image, which are no classes: {listed(empty)}.")
+    _tell_others(folder, paths)
     features = Features({"image": Image(decode=False), "label": Value("string")})
     images = [{"bytes": None, "path": path} for path in paths]
     return Dataset.from_dict({"image": images, "label": labels}, features=features)
 
 
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _tell_others(folder: Path, images: list[str]) -> None:
+    """Files beside the images are left out; nobody should believe that they were used."""
+    endings = Counter(
+        path.suffix.lower() or "no ending"
+        for class_folder in _subfolders(folder)
+        for path in _visible_below(class_folder)
+        if path.suffix.lower() not in _IMAGES and path.is_file()
+    )
+    if endings:
+        told = ", ".join(f"{count:,} {shown(ending, 30)}" for ending, count in endings.most_common(5))
+        say(
+            f"note: {endings.total():,} files in the class folders of {folder} do not end like images and are left out "
+            f"({told}); {len(images):,} do."
+        )
+
+
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    """The folders in a folder; a link that leads back above itself is none: all images would be below it."""
+    found = (entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry for entry in found if not (entry.is_symlink() and _leads_back(entry)))
+
+
+def _leads_back(link: Path) -> bool:
+    return link.parent.resolve().is_relative_to(link.resolve())
+
+
+def _visible_below(folder: Path) -> list[Path]:
+    """Everything below a folder but what is hidden, links to nowhere included."""
+    return [
+        path for path in folder.rglob("*") if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
 
 
 def _images_below(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    return sorted(path for path in _visible_below(folder) if path.suffix.lower() in _IMAGES and not path.is_dir())
 
 
 def _has_image_folders(folder: Path) -> bool:
@@ -91,7 +144,7 @@ def _read_repository(folder: Path, config: str | None) -> dict[str, Dataset]:
     entries = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
     if not entries:
         raise DataError(f"data.dataset={folder}: the folder is empty. {wanted}")
-    has_images = any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
+    has_images = any(path.suffix.lower() in _IMAGES for path in folder.iterdir())
     if has_images:
         raise DataError(f"data.dataset={folder}: the images lie in no class folders, so they have no labels. {wanted}")
     try:

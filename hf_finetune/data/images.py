@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import io
-import struct
+import stat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-# What Pillow's decoders raise on broken files besides OSError.
-_BROKEN = (SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, Image.DecompressionBombError)
+_STRIP = 1 << 22  # pixels of a deep image that are scaled at once
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 
@@ -40,7 +39,7 @@ def decode_image(value: bytes | str | Path | dict[str, Any] | Image.Image, mode:
         return image.convert(mode)
     except OSError:
         raise
-    except _BROKEN as error:
+    except Exception as error:  # on broken files Pillow's decoders raise errors of every kind
         raise OSError(str(error) or type(error).__name__) from error
 
 
@@ -48,19 +47,21 @@ def open_image(value: bytes | str | Path | dict[str, Any] | Image.Image | None) 
     """An image as it is stored, its header read and its pixels not yet.
 
     Raises:
-        OSError: there is no image, or none that Pillow knows.
+        OSError: there is no image, or none that Pillow knows; or the path is not that of a file.
     """
     if isinstance(value, Image.Image):
         return value
     if isinstance(value, dict):
         return open_image(value["bytes"] if value.get("bytes") is not None else value.get("path"))
-    if value is None:
+    if value is None or value == "":
         raise OSError("there is no image")
-    if isinstance(value, bytes):
-        if not value:
-            raise OSError("the image is empty (0 bytes)")
-        return Image.open(io.BytesIO(value))
-    return Image.open(value)
+    if not isinstance(value, bytes):
+        status = Path(value).stat()
+        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for a writer, for ever
+            raise OSError("it is a folder" if stat.S_ISDIR(status.st_mode) else "it is not a regular file")
+    if not (value if isinstance(value, bytes) else status.st_size):
+        raise OSError("the image is empty (0 bytes)")
+    return Image.open(io.BytesIO(value) if isinstance(value, bytes) else value)
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
@@ -70,13 +71,22 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     Modes I and F do not say their range: it is the smallest of [0, 1] (F alone), [0, 255] and [0, 65535] that holds
     the image.
     """
-    values = np.asarray(image).astype(np.float64)
-    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    highest = values.max(initial=0.0)
+    stored = np.asarray(image)
+    # In strips: as float64, and with the steps between, the largest images would take ten gigabytes.
+    rows = max(1, _STRIP // max(image.width, 1))
+    strips = [slice(start, start + rows) for start in range(0, len(stored), rows)]
+    highest = max((_finite(stored[strip]).max(initial=0.0) for strip in strips), default=0.0)
     if image.mode.startswith("I;16") or highest > 255:
         white = max(65535.0, highest)
     elif image.mode == "F" and highest <= 1:
         white = 1.0
     else:
         white = 255.0
-    return Image.fromarray(np.rint(values.clip(0, white) * (255 / white)).astype(np.uint8))
+    levels = np.empty(stored.shape, dtype=np.uint8)
+    for strip in strips:
+        levels[strip] = np.rint(_finite(stored[strip]).clip(0, white) * (255 / white))
+    return Image.fromarray(levels)
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)

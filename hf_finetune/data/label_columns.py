@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from datasets import ClassLabel, Dataset, Value
 
+from hf_finetune.console import say
 from hf_finetune.data.columns import describe, is_list
+from hf_finetune.data.label_checks import check_classes, refuse_fractions, refuse_sameness, refuse_texts
 from hf_finetune.data.labels import LabelSpace, Target, class_name, is_missing
+from hf_finetune.data.shown import shown
 from hf_finetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -50,18 +53,53 @@ def read_labels(split: Dataset, column: str) -> RawLabels:
     if is_list(feature):
         return _read_lists(values, feature.feature, described, column)
     if isinstance(feature, ClassLabel):
-        named = [None if value is None or value < 0 else feature.names[value] for value in values]
+        named = [_name_of(value, feature, column, row) for row, value in enumerate(values)]
         return RawLabels(named, described, "single_label_classification", tuple(feature.names))
-    return RawLabels(values, described, _natural(feature, described, column, many=False))
+    natural = _natural(feature, described, column, many=False)
+    return RawLabels(without_spaces(values, column) if _is_text(feature) else values, described, natural)
+
+
+def _name_of(value: int | None, feature: ClassLabel, column: str, row: int) -> str | None:
+    if value is None or value < 0:
+        return None
+    if value >= len(feature.names):
+        raise DataError(
+            f"The label column '{column}' holds {value} (row {row}, counted from 0), and its type names "
+            f"{len(feature.names)} classes, 0 to {len(feature.names) - 1}: the data set is damaged or badly converted."
+        )
+    return feature.names[value]
 
 
 def _read_lists(values: list[Any], inner: Any, described: str, column: str) -> RawLabels:
     if isinstance(inner, ClassLabel):
-        named = [None if row is None else [inner.names[item] for item in row] for row in values]
+        named = [
+            None if items is None else [_name_of(item, inner, column, row) for item in items]
+            for row, items in enumerate(values)
+        ]
         return RawLabels(named, described, "multi_label_classification", tuple(inner.names))
     if width := _multi_hot_width(values):
         return RawLabels(values, described, "multi_label_classification", multi_hot_width=width)
-    return RawLabels(values, described, _natural(inner, described, column, many=True))
+    natural = _natural(inner, described, column, many=True)
+    return RawLabels(without_spaces(values, column) if _is_text(inner) else values, described, natural)
+
+
+def without_spaces(values: list[Any], column: str) -> list[Any]:
+    """Labels without the white space around them: "yes " and "yes" are one class. Says how many had some."""
+    changed = 0
+
+    def bare(value: Any) -> Any:
+        nonlocal changed
+        if isinstance(value, list):
+            return [bare(item) for item in value]
+        if not isinstance(value, str) or value == (stripped := value.strip()):
+            return value
+        changed += bool(stripped)
+        return stripped
+
+    cleaned = [bare(value) for value in values]
+    if changed:
+        say(f"note: {changed:,} labels in the column '{column}' have white space around them and are read without it.")
+    return cleaned
 
 
 def _natural(feature: Any, described: str, column: str, many: bool) -> ProblemType:
@@ -69,12 +107,16 @@ def _natural(feature: Any, described: str, column: str, many: bool) -> ProblemTy
     if dtype.startswith(("float", "decimal", "double")):
         return "regression"
     # A column without any value ("null") has no type; that it is empty is said where its rows are counted.
-    if dtype in ("string", "large_string", "string_view", "bool", "null") or dtype.startswith(("int", "uint")):
+    if _is_text(feature) or dtype in ("bool", "null") or dtype.startswith(("int", "uint")):
         return "multi_label_classification" if many else "single_label_classification"
     raise DataError(
         f"The label column '{column}' holds {described}: labels are classes (text, whole numbers, true or false), "
         "numbers, or lists of them."
     )
+
+
+def _is_text(feature: Any) -> bool:
+    return isinstance(feature, Value) and feature.dtype in ("string", "large_string", "string_view")
 
 
 def _multi_hot_width(values: Sequence[Any]) -> int:
@@ -102,19 +144,24 @@ def find_label_space(raw: RawLabels, column: str, requested: ProblemType | None)
         raise DataError(f"The label column '{column}' is empty in all {len(raw.values):,} rows of the train split.")
     are_lists = isinstance(present[0], list)
     if problem_type == "regression":
-        return LabelSpace(problem_type, _target_names(column, present))
+        names = _target_names(column, present)
+        refuse_sameness(present, column)
+        return LabelSpace(problem_type, names)
     if are_lists != (problem_type == "multi_label_classification"):
         needs = "a list of classes in each row" if not are_lists else "one class in each row"
         raise DataError(
             f"data.problem_type={problem_type} needs {needs}; the label column '{column}' holds {raw.described}."
         )
+    if are_lists:
+        refuse_sameness([sorted(map(str, row)) for row in present] if not raw.multi_hot_width else present, column)
     if are_lists and raw.multi_hot_width:
         return LabelSpace(problem_type, tuple(map(str, range(raw.multi_hot_width))), multi_hot=True)
     flat = [item for row in present for item in row if not is_missing(item)] if are_lists else present
-    _refuse_fractions(flat, column, problem_type)
+    refuse_fractions(flat, column, problem_type)
     names = raw.declared or tuple(sorted({class_name(item) for item in flat}, key=_numbers_first))
+    refuse_texts(names, column)
     if not are_lists:
-        _check_classes(names, present, column)
+        check_classes(names, present, column)
     elif not names:
         raise DataError(f"All lists in the label column '{column}' are empty: there is no class to learn.")
     return LabelSpace(problem_type, names)
@@ -129,7 +176,8 @@ def _target_names(column: str, present: Sequence[Any]) -> tuple[str, ...]:
                     float(item)
                 except ValueError:
                     raise DataError(
-                        f"data.problem_type=regression: the label column '{column}' holds {item!r}, not a number."
+                        f"data.problem_type=regression: the label column '{column}' holds '{shown(item)}', not a "
+                        "number."
                     ) from None
     widths = sorted({len(value) for value in present if isinstance(value, list)})
     if not widths:
@@ -140,29 +188,6 @@ def _target_names(column: str, present: Sequence[Any]) -> tuple[str, ...]:
             "regression needs the same number of targets in every row."
         )
     return (column,) if widths[0] == 1 else tuple(f"{column}_{index}" for index in range(widths[0]))
-
-
-def _refuse_fractions(values: Iterable[Any], column: str, problem_type: ProblemType) -> None:
-    for value in values:
-        if isinstance(value, float) and not value.is_integer():
-            raise DataError(
-                f"data.problem_type={problem_type}: the label column '{column}' holds {value}, which is not a class. "
-                "Leave data.problem_type out, or say regression."
-            )
-
-
-def _check_classes(names: Sequence[str], present: Sequence[Any], column: str) -> None:
-    seen = {class_name(value) for value in present}
-    if len(seen) < 2:
-        raise DataError(
-            f"All rows of the train split have the label '{next(iter(seen))}' (column '{column}'): there is nothing to "
-            "tell apart. Two classes or more are needed."
-        )
-    if len(names) > 50 and 2 * len(seen) > len(present):
-        raise DataError(
-            f"The label column '{column}' has {len(seen):,} different values in {len(present):,} rows. If they are "
-            "numbers to predict, say data.problem_type=regression; if it is not the label, say data.label=COLUMN."
-        )
 
 
 def _numbers_first(name: str) -> tuple[int, int, str]:

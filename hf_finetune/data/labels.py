@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_finetune.data.shown import shown
+
 if TYPE_CHECKING:
     from hf_finetune.data.task_labels import TaskLabels
     from hf_finetune.recipes.schema import ProblemType
 
+_LARGEST = 1e18  # its square still fits into float32
 Target = int | float | list[float]
 
 
@@ -122,7 +125,9 @@ def _number(value: Any) -> float:
     try:
         number = float(value)
     except ValueError:
-        raise ValueError(f"the label {value!r} is not a number") from None
+        raise ValueError(f"the label '{shown(value)}' is not a number") from None
     if not math.isfinite(number):
         raise ValueError(f"the label is {number}")
+    if abs(number) > _LARGEST:
+        raise ValueError(f"the label is {number:g}: numbers up to {_LARGEST:g} can be learnt")
     return number

@@ -13,9 +13,12 @@ from datasets import Dataset, DatasetDict
 from hf_finetune.data.checks import Inspection, broken_rows, count_copies, inspect, refuse
 from hf_finetune.data.cleaning import Cleaning
 from hf_finetune.data.columns import Columns, find_columns
+from hf_finetune.data.label_warnings import label_warnings
 from hf_finetune.data.labels import LabelSpace
+from hf_finetune.data.legible import bad_bytes_named
 from hf_finetune.data.ranks import first_on_each_machine
 from hf_finetune.data.roles import ROLES, LabeledSplit, choose_rows, encode_splits
+from hf_finetune.data.shown import shown
 from hf_finetune.data.sources import open_source, take_split
 from hf_finetune.data.split_names import settle_splits
 from hf_finetune.errors import DataError
@@ -81,11 +84,12 @@ def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Ta
         data = recipe.data
         splits = open_source(data, source)
         data = settle_splits(data, splits)
-        columns = find_columns(take_split(splits, data.train_split, "data.train_split"), recipe.task, data)
-        labels, sources = encode_splits(splits, data, columns)
-        cleaning = None if data.clean is None else Cleaning(data.clean, labels, recipe.seed)
-        chosen = choose_rows(sources, labels, data, recipe.seed, cleaning)
-        looked = {role: inspect(source.rows) for role, source in chosen.items()}
+        with bad_bytes_named(splits):
+            columns = find_columns(take_split(splits, data.train_split, "data.train_split"), recipe.task, data)
+            labels, sources = encode_splits(splits, data, columns)
+            cleaning = None if data.clean is None else Cleaning(data.clean, labels, recipe.seed)
+            chosen = choose_rows(sources, labels, data, recipe.seed, cleaning)
+            looked = {role: inspect(source.rows) for role, source in chosen.items()}
         kept, looked, skipped = leave_out_broken(chosen, looked, data.on_error)
     return TaskData(
         train=kept["train"],
@@ -95,7 +99,10 @@ def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Ta
         columns=columns,
         natural_images=labels.problem_type != "regression" and float(np.mean(looked["train"].coloured)) >= 0.5,
         skipped=skipped,
-        warnings=_warnings(kept, looked, labels),
+        warnings=[
+            *_warnings(kept, looked, labels),
+            *label_warnings(labels, kept["train"]["label"][:], data.problem_type),
+        ],
         fingerprint=fingerprint_of(kept, looked, labels),
         cleaning=cleaning,
         contents={role: _content_of(looked[role]) for role in kept},
@@ -143,7 +150,7 @@ def _warnings(kept: Mapping[str, Dataset], looked: Mapping[str, Inspection], lab
         present = set(kept["train"]["label"][:])
         absent = [name for index, name in enumerate(labels.names) if index not in present]
         if absent:
-            listed = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
+            listed = ", ".join(map(shown, absent[:10])) + (", ..." if len(absent) > 10 else "")
             lines.append(f"{len(absent):,} of {labels.num_labels:,} classes have no training row: {listed}.")
     return lines
 

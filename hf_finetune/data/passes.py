@@ -71,6 +71,6 @@ def _stamps(content: Dataset) -> list[tuple[str | None, int, int]]:
 def _stamp(path: str | None) -> tuple[str | None, int, int]:
     try:
         status = Path(path or "").stat()
-    except OSError:
+    except (OSError, ValueError):  # a name with a NUL in it
         return path, -1, -1
     return path, status.st_size, status.st_mtime_ns

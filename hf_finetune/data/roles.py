@@ -13,6 +13,7 @@ from hf_finetune.data.bands import encode_arrays, holds_arrays
 from hf_finetune.data.columns import Columns
 from hf_finetune.data.label_columns import RawLabels, encode_labels, find_label_space, read_labels
 from hf_finetune.data.labels import LabelSpace
+from hf_finetune.data.shown import shown
 from hf_finetune.data.sources import take_split
 from hf_finetune.data.splits import hold_out, subset
 from hf_finetune.errors import DataError
@@ -64,7 +65,9 @@ def encode_splits(
 
 def encode_for(labels: LabelSpace, split: Dataset, name: str, columns: Columns) -> LabeledSplit:
     """One split, encoded in the labels that a finished model knows."""
-    listed = ", ".join(labels.names[:20]) + (f", ... ({labels.num_labels:,})" if labels.num_labels > 20 else "")
+    listed = ", ".join(map(shown, labels.names[:20])) + (
+        f", ... ({labels.num_labels:,})" if labels.num_labels > 20 else ""
+    )
     stranger = f"the model does not know (it knows: {listed})"
     raw = labels_of(split, name, columns)
     return _encode(split, name, respelled(raw, labels.names), columns, as_written(labels, raw), stranger)
@@ -96,8 +99,13 @@ def _encode(
 ) -> LabeledSplit:
     targets, reasons, unknown = encode_labels(raw, labels)
     if unknown:
-        listed = ", ".join(f"'{label}' ({count:,} rows)" for label, count in sorted(unknown.items())[:10])
-        raise DataError(f"The split {name} has labels that {stranger}: {listed}.")
+        known = [f"'{shown(label)}' ({count:,} rows)" for label, count in sorted(unknown.items())]
+        listed = ", ".join(known[:10]) + (f", ... ({len(known):,} labels)" if len(known) > 10 else "")
+        first = next(row for row, target in enumerate(targets) if target is None and row not in reasons)
+        raise DataError(
+            f"The split {name} has labels that {stranger}: {listed}. The first is in row {first} (counted from 0). "
+            "Mend them, or leave those rows out."
+        )
     if len(reasons) == len(targets):
         raise DataError(
             f"The split {name} has no labels: all {len(targets):,} rows of '{columns.label}' are missing or unusable "

@@ -11,6 +11,7 @@ from hf_finetune.data.checks import inspect
 from hf_finetune.data.columns import find_columns
 from hf_finetune.data.label_columns import find_label_space, read_labels
 from hf_finetune.data.labels import LabelSpace
+from hf_finetune.data.legible import bad_bytes_named
 from hf_finetune.data.load import leave_out_broken, load_data
 from hf_finetune.data.ranks import first_on_each_machine
 from hf_finetune.data.roles import encode_for, limit_rows
@@ -72,10 +73,11 @@ def load_test(
     with first_on_each_machine():
         name = split_to_score(data, splits)
         split = take_split(splits, name, "data.test_split")
-        columns = find_columns(split, recipe.task, with_columns_of(trained_by, data, split))
-        encoded = encode_for(labels, split, name, columns)
-        chosen = {"test": limit_rows(encoded, labels, data.max_eval_samples, recipe.seed, "test subset")}
-        kept, _, skipped = leave_out_broken(chosen, {"test": inspect(chosen["test"].rows)}, data.on_error)
+        with bad_bytes_named({name: split}):
+            columns = find_columns(split, recipe.task, with_columns_of(trained_by, data, split))
+            encoded = encode_for(labels, split, name, columns)
+            chosen = {"test": limit_rows(encoded, labels, data.max_eval_samples, recipe.seed, "test subset")}
+            kept, _, skipped = leave_out_broken(chosen, {"test": inspect(chosen["test"].rows)}, data.on_error)
     return kept["test"], skipped
 
 

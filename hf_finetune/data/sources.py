@@ -12,9 +12,11 @@ import datasets
 from datasets import Dataset, DatasetDict
 
 from hf_finetune.data.columns import nearest
-from hf_finetune.data.files import FORMATS, read_files
+from hf_finetune.data.commits import of_commit
+from hf_finetune.data.files import FORMATS, read_files, reason_of
 from hf_finetune.data.folders import read_class_folders, read_folder
 from hf_finetune.data.packages import read_package
+from hf_finetune.data.shown import shown
 from hf_finetune.data.split_names import AUTO
 from hf_finetune.disk import of_a_disk
 from hf_finetune.errors import DataError, UserError
@@ -39,9 +41,16 @@ def open_source(data: Data, source: Dataset | DatasetDict | None = None) -> dict
     alone = "train" if data.train_split == AUTO else data.train_split
     if source is not None:
         return _from_memory(source, alone)
-    given = data.dataset
-    if given == MEMORY:
+    if data.dataset == MEMORY:
         raise DataError("This run's data was given in memory. Pass it again (data=...), or say data.dataset=....")
+    try:
+        return _open_named(data, alone)
+    except (OSError, ValueError) as error:  # a folder that may not be read, a name that no file can have
+        raise DataError(f"data.dataset={shown(data.dataset, 300)}: {shown(error, 300)}") from error
+
+
+def _open_named(data: Data, alone: str) -> dict[str, Dataset]:
+    given = data.dataset
     if isinstance(given, dict):
         return {split: _read_split(files) for split, files in given.items()}
     if not isinstance(given, str):
@@ -135,9 +144,9 @@ def _from_hub(name: str, config: str | None, revision: str | None) -> dict[str, 
     except ValueError as error:
         wanted = f"data.config={config}: " if config else "data.config is not given: "
         raise DataError(f"data.dataset={name}: {wanted}{error}") from error
-    except RuntimeError as error:
-        raise DataError(f"data.dataset={name}: {_first_line(error)}") from error
-    return dict(splits)
+    except Exception as error:  # files that are damaged or do not fit each other, and whatever else the builders raise
+        raise DataError(f"data.dataset={name}: {reason_of(error)}") from error
+    return of_commit(name, config, revision, dict(splits))
 
 
 def _first_line(error: BaseException) -> str:

@@ -94,7 +94,9 @@ def _rng(seed: int, stream: str) -> np.random.Generator:
 def _groups(rows: np.ndarray, strata: Sequence[int]) -> list[np.ndarray]:
     """The rows of each class, classes in order."""
     classes = np.asarray(strata)[rows]
-    return [rows[classes == name] for name in np.unique(classes)]
+    order = np.argsort(classes, kind="stable")  # one pass, however many classes there are
+    starts = np.flatnonzero(np.diff(classes[order])) + 1
+    return np.split(rows[order], starts) if len(rows) else []
 
 
 def _allocate(sizes: np.ndarray, count: int, floor: int, ceiling: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -12,6 +12,7 @@ from datasets import Dataset, DatasetDict, Value, concatenate_datasets
 
 from hf_finetune.data.checks import Inspection, count_copies, inspect
 from hf_finetune.data.cleaning import Cleaning
+from hf_finetune.data.legible import bad_bytes_named
 from hf_finetune.data.load import TaskData, fingerprint_of, leave_out_broken
 from hf_finetune.data.ranks import first_on_each_machine
 from hf_finetune.data.roles import ROLES, choose_rows
@@ -48,9 +49,10 @@ def load_tasks(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> T
     """
     with first_on_each_machine():
         sources = open_sources(recipe, source)
-        found = {name: space for each in sources for name, space in spaces_of(each).items()}
-        labels = ManyLabels.of({name: found[name] for name in recipe.tasks})
-        read = [_read(recipe, each, labels) for each in sources]
+        with bad_bytes_named({f"{each.name} {role}": rows for each in sources for role, rows in each.splits.items()}):
+            found = {name: space for each in sources for name, space in spaces_of(each).items()}
+            labels = ManyLabels.of({name: found[name] for name in recipe.tasks})
+            read = [_read(recipe, each, labels) for each in sources]
     _refuse_mixed_inputs(read)
     kept = {role: _joined([(each.source, each.kept[role]) for each in read if role in each.kept]) for role in ROLES}
     several = len(read) > 1

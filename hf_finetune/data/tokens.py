@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
+from hf_finetune.data.shown import shown
 from hf_finetune.errors import UserError
 
 _CHUNK = 4096  # texts tokenized at once
+_CHARACTERS = 4 << 20  # of texts tokenized at once
+_LONG = 1 << 17  # characters of a text that is cut before it is tokenized
+_MARGIN = 8  # tokens more than are kept, since those at the cut may differ; as many again where it is within a word
+_NAMED = 10  # rows that an error names
+_MOST_WINDOWS = 1000  # of a text
+_SPACE = re.compile(r"\s")
 
 
 class Tokens:
@@ -59,30 +68,94 @@ def tokenize(split: Dataset, tokenizer: Any, limit: int | None, window_overlap: 
         window_overlap: share of a window's words that the one before holds too; None cuts at the first window.
 
     Raises:
-        UserError: the tokenizer cannot make windows.
+        UserError: the tokenizer cannot make windows, or no token of a text, or too many windows of one.
     """
     options: dict[str, Any] = {"truncation": limit is not None, "max_length": limit}
     if window_overlap is not None:
         if "text_pair" in split.column_names:
             raise UserError("data.long_text=windows cuts one text, and these are pairs: use data.long_text=truncate.")
         options |= _window_options(tokenizer, limit, window_overlap)
+    shorten = _shortener(tokenizer, limit) if limit is not None and window_overlap is None else None
     ids: list[np.ndarray] = []
     types: list[np.ndarray] = []
     lengths: list[int] = []
     counts: list[int] = []
     kept = tokenizer.backend_tokenizer.truncation if window_overlap is not None else None
-    for rows in split.iter(batch_size=_CHUNK):
+    for rows in _chunks(split):
+        if shorten is not None:
+            rows = {role: list(map(shorten, texts)) if role != "id" else texts for role, texts in rows.items()}
         encoded = tokenizer(rows["text"], rows.get("text_pair"), **options)
         lengths += [len(window) for window in encoded["input_ids"]]
         ids += [np.concatenate(encoded["input_ids"]).astype(np.int32)]
         if "token_type_ids" in encoded:
             types += [np.concatenate(encoded["token_type_ids"]).astype(np.int8)]
         owners = encoded.get("overflow_to_sample_mapping", range(len(rows["text"])))
-        counts += np.bincount(owners, minlength=len(rows["text"])).tolist()
+        empty = [owner for owner, window in zip(owners, encoded["input_ids"], strict=True) if not window]
+        _refuse_nothing(empty, rows, tokenizer)
+        windows = np.bincount(owners, minlength=len(rows["text"]))
+        _refuse_many(windows, rows, limit)
+        counts += windows.tolist()
     if window_overlap is not None:
         _set_truncation(tokenizer.backend_tokenizer, kept)
     starts = [np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]) for sizes in (lengths, counts)]
     return Tokens(np.concatenate(ids), np.concatenate(types) if types else None, *starts)
+
+
+def _chunks(split: Dataset) -> Iterator[dict[str, list[Any]]]:
+    """The rows by many, with fewer at once where texts are long: a tokenizer takes hundreds of bytes a character."""
+    columns = [name for name in ("id", "text", "text_pair") if name in split.column_names]
+    for rows in split.select_columns(columns).iter(batch_size=_CHUNK):
+        sizes = np.cumsum([len(text) for text in rows["text"]])
+        ends = [*np.flatnonzero(np.diff(sizes // _CHARACTERS)), len(sizes) - 1]
+        start = 0
+        for end in ends:
+            yield {name: values[start : end + 1] for name, values in rows.items()}
+            start = int(end) + 1
+
+
+def _shortener(tokenizer: Any, limit: int) -> Callable[[str], str]:
+    """Takes from a very long text what gives the first `limit` tokens, cut at a space; others stay as they are.
+
+    A text of ten million characters would take gigabytes to become the 512 tokens that are kept.
+    """
+
+    def shorten(text: str) -> str:
+        kept = max(_LONG, 64 * limit)
+        while kept < len(text) and tokenizer.truncation_side == "right":
+            space = _SPACE.search(text, kept, 2 * kept)
+            end, wanted = (kept, 2 * limit) if space is None else (space.start(), limit)
+            if len(tokenizer(text[:end])["input_ids"]) > wanted + _MARGIN:
+                return text[:end]
+            kept *= 4
+        return text
+
+    return shorten
+
+
+def _refuse_nothing(empty: Sequence[int], rows: Mapping[str, Sequence[Any]], tokenizer: Any) -> None:
+    """Stop at texts of which nothing is left: a model cannot read no token at all."""
+    if not empty:
+        return
+    numbers = rows.get("id", range(len(rows["text"])))
+    told = [f"{numbers[place]} ('{shown(rows['text'][place])}')" for place in empty[:_NAMED]]
+    raise UserError(
+        f"The tokenizer {tokenizer.name_or_path or type(tokenizer).__name__} makes no token of the text of row "
+        f"{', '.join(told)}{', ...' if len(empty) > _NAMED else ''} (counted from 0): take these rows out."
+    )
+
+
+def _refuse_many(windows: np.ndarray, rows: Mapping[str, Sequence[Any]], limit: int | None) -> None:
+    """Stop at a text of so many windows that no memory holds the step in which they are read together."""
+    places = np.flatnonzero(windows > _MOST_WINDOWS).tolist()
+    if not places or "id" not in rows:  # texts that are only to be answered, one after the other
+        return
+    told = [f"{rows['id'][place]} ({windows[place]:,} windows)" for place in places[:_NAMED]]
+    more = ", ..." if len(places) > _NAMED else ""
+    raise UserError(
+        f"data.long_text=windows: a text is read in {_MOST_WINDOWS:,} windows of {limit} tokens at most, and there are "
+        f"more in row {', '.join(told)}{more} (counted from 0). Divide these texts, or take them out; "
+        "data.long_text=truncate reads the beginning of each."
+    )
 
 
 def _window_options(tokenizer: Any, limit: int | None, overlap: float) -> dict[str, Any]:

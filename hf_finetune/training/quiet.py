@@ -25,5 +25,7 @@ def quiet_libraries() -> None:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     # On a machine without a GPU the Trainer pins no memory, and torch says so at every loader.
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    # Of strange images (very large, EXIF that makes no sense): those that cannot be read are told by their rows.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     # accelerate chooses a number of threads for a launcher that did not, and says so as if it were a fault.
     warnings.filterwarnings("ignore", message="OMP_NUM_THREADS/MKL_NUM_THREADS unset")
