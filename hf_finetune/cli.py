@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from hf_finetune import commands, serving
-from hf_finetune.console import is_main_process, say
+from hf_finetune.console import inert, is_main_process, say
 from hf_finetune.errors import Fault, RecipeError, UserError
 from hf_finetune.recipes import list_recipes
 
@@ -79,7 +79,7 @@ _LET_SPEAK = 3.0  # seconds
 def _complain(text: str, *, wait: bool = True) -> None:
     # Once on every machine: a recipe that is missing on the second one is not missing on the first.
     if is_main_process() or os.environ.get("LOCAL_RANK") == "0":
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{inert(text)}\n")
     elif wait:
         time.sleep(_LET_SPEAK)
 
