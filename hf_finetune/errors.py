@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-
 _SHOWN = 100  # faults: nobody reads more at once
 
 

@@ -14,7 +14,9 @@ from datasets import Dataset, DatasetDict
 from hf_finetune.data.columns import nearest
 from hf_finetune.data.files import FORMATS, read_files
 from hf_finetune.data.folders import read_class_folders, read_folder
+from hf_finetune.data.hub_paths import refuse_paths
 from hf_finetune.data.packages import read_package
+from hf_finetune.data.sizes import sizes_checked
 from hf_finetune.data.split_names import AUTO
 from hf_finetune.errors import DataError, UserError
 
@@ -54,7 +56,7 @@ def open_source(data: Data, source: Dataset | DatasetDict | None = None) -> dict
         return {alone: read_files(_expand(given))}
     if given.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(given):
         raise DataError(f"data.dataset={given}: there is no such file or folder.{_nearest_path(path)}")
-    return _from_hub(given, data.config, data.revision)
+    return _from_hub(given, data)
 
 
 def take_split(splits: Mapping[str, Dataset], name: str, key: str) -> Dataset:
@@ -117,9 +119,11 @@ def _nearest_path(path: Path) -> str:
     return (not is_glob and nearest(path.name, names)) or f" The folder '{folder}' holds: {listed or 'nothing'}."
 
 
-def _from_hub(name: str, config: str | None, revision: str | None) -> dict[str, Dataset]:
+def _from_hub(name: str, data: Data) -> dict[str, Dataset]:
+    config = data.config
     try:
-        splits = datasets.load_dataset(name, config, revision=revision)
+        with sizes_checked():
+            splits = datasets.load_dataset(name, config, revision=data.revision)
     except datasets.exceptions.DatasetNotFoundError as error:
         raise DataError(
             f"data.dataset={name}: the Hub has no such data set, or it is private. {_first_line(error)}"
@@ -134,6 +138,11 @@ def _from_hub(name: str, config: str | None, revision: str | None) -> dict[str, 
         raise DataError(f"data.dataset={name}: {wanted}{error}") from error
     except RuntimeError as error:
         raise DataError(f"data.dataset={name}: {_first_line(error)}") from error
+    except UserError:
+        raise
+    except Exception as error:  # of files made to break their readers it may be anything
+        raise DataError(f"data.dataset={name}: {type(error).__name__}: {_first_line(error)}") from error
+    refuse_paths(name, data, splits)
     return dict(splits)
 
 

@@ -33,6 +33,8 @@ def load_processor(path: str, checkpoint: str, task: Task, **hub: Any) -> Any:
             try:
                 return AutoImageProcessor.from_pretrained(path, **hub)
             except (OSError, ValueError, TypeError, AttributeError, KeyError) as fault:
+                if "trust_remote_code" in str(fault):
+                    raise UserError(_own_code(checkpoint)) from fault
                 raise UserError(
                     f"{checkpoint} has no preprocessor_config.json, which says how its images are resized and "
                     "normalised. Copy one "

@@ -17,12 +17,12 @@ from hf_finetune.errors import UserError
 _CONFIG, _INDEX, _ADAPTER = "config.json", "model.safetensors.index.json", "adapter_config.json"
 _PREPROCESSOR = "preprocessor_config.json"
 _LARGEST_JSON = 50_000_000  # bytes; that of 21,000 named classes takes two million
-_MOST_LAYERS = 2_000  # of any kind, summed; the deepest known nets have about a thousand
+_MOST_LAYERS = 2_000  # of any kind; the deepest known nets have about a thousand
 _MOST_LABELS = 1_000_000
 _LARGEST_IMAGE = 16_384  # pixels, a side
 _LARGEST_RANK = 65_536
 _MOST_SHARDS = 10_000
-_COUNTS = re.compile(r"(^|_)(layers?|depths?|blocks|experts|stages)(_|$)")
+_COUNTS = re.compile(r"(^|_)(layers?|depths?|blocks|experts|stages|hidden_groups|group_num)(_|$)")
 _SHARD = re.compile(r"[\w-][\w.-]*\.safetensors", re.ASCII)
 # Arguments of timm.create_model that fetch or open files.
 _OPENING = re.compile(r"pretrained.*|checkpoint_path|cache_dir")
@@ -89,9 +89,9 @@ def _of_hub(path: str, name: str, revision: str | None) -> Path | None:
 
 def _of_config(config: dict[str, Any]) -> Iterator[str]:
     for key, value in _walked(config):
-        if _COUNTS.search(key) and _total(value) > _MOST_LAYERS:
+        if _COUNTS.search(key) and _largest(value) > _MOST_LAYERS:
             yield f"says {key}={_short(value)}; nets of at most {_MOST_LAYERS:,} layers are built."
-        elif key in ("num_labels", "num_classes") and _total(value) > _MOST_LABELS:
+        elif key in ("num_labels", "num_classes") and _largest(value) > _MOST_LABELS:
             yield f"says {key}={_short(value)}; at most {_MOST_LABELS:,} labels are taken."
         elif key.endswith("_implementation") and "/" in str(value):
             yield f"wants its {key} from {_short(value)}, which is compiled code of the Hub. Remove it from the file."
@@ -125,7 +125,7 @@ def _of_adapter(adapter: dict[str, Any]) -> Iterator[str]:
         if adapter.get(key):
             yield f"sets {key}, which is not taken from a checkpoint. Remove it."
     for key, value in _walked(adapter):
-        if key == "r" and _total(value) > _LARGEST_RANK:
+        if key == "r" and _largest(value) > _LARGEST_RANK:
             yield f"says r={_short(value)}; ranks are at most {_LARGEST_RANK:,}."
 
 
@@ -147,17 +147,11 @@ def _walked(value: Any) -> Iterator[tuple[str, Any]]:
             yield from _walked(inner)
 
 
-def _total(value: Any) -> float:
-    """A number, or the sum of a list of them; 0 for anything else."""
-    if isinstance(value, list):
-        return sum(_total(each) for each in value)
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else 0
-
-
 def _largest(value: Any) -> float:
+    """A number, or the largest inside; 0 where there is none."""
     if isinstance(value, (list, dict)):
         return max((_largest(each) for each in (value.values() if isinstance(value, dict) else value)), default=0)
-    return _total(value)
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else 0
 
 
 def _short(value: Any) -> str:
