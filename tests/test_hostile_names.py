@@ -3,6 +3,7 @@
 import csv
 import json
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 import yaml
@@ -76,7 +77,7 @@ def run(tmp_path_factory):
     recipe["data"]["text"] = COLUMN
     recipe["evaluation"]["bootstrap"] = 10
     (folder / "mine.yaml").write_text(yaml.safe_dump(recipe))
-    before, said = os.getcwd(), io.StringIO()
+    before, said = Path.cwd(), io.StringIO()
     os.chdir(folder)
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
