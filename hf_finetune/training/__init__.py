@@ -22,6 +22,7 @@ from hf_finetune.training.setup import build_trainer, data_in_words, facts, head
 from hf_finetune.training.teaching import pin_teacher
 from hf_finetune.training.threads import use_every_core
 from hf_finetune.training.trainer import FinetuneTrainer
+from hf_finetune.training.worker_environment import keep_token_from_workers
 
 __all__ = [
     "Energy",
@@ -41,6 +42,7 @@ __all__ = [
     "head_in_words",
     "keep_best_average",
     "keep_freed_memory",
+    "keep_token_from_workers",
     "kept_facts",
     "make_samples",
     "pin_teacher",
