@@ -60,8 +60,6 @@ def open_image(value: bytes | str | Path | dict[str, Any] | Image.Image | None) 
         if not value:
             raise OSError("the image is empty (0 bytes)")
         return Image.open(io.BytesIO(value))
-    if Path(value).exists() and not Path(value).is_file():
-        raise OSError("it is no file")  # a pipe or a device, which may never end
     return Image.open(value)
 
 
