@@ -2,6 +2,7 @@
 
 import pytest
 from faults.fuzz import Overrides, Tally, Yaml, fuzz, make_inputs
+from faults.fuzz_images import fuzz_images
 
 from hf_finetune.errors import RecipeError
 from hf_finetune.recipes import load_recipe
@@ -59,3 +60,10 @@ def test_a_split_of_thousands_of_digits_does_not_break_another_data_set():
     recipe = load_recipe("cifar10", f"data.train_split={'9' * 5000}")
     with pytest.raises(RecipeError):
         recipe.with_overrides("data.dataset=x", "data.revision=[")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_images():
+    figures = fuzz_images(400)
+    assert not figures["first_wrong"], figures["first_wrong"][:3]
+    assert figures["data decoded"] > 50 and figures["data refused"] > 50
