@@ -13,7 +13,7 @@ _BYTES = 4  # of a weight: models are loaded as float32
 _LIKELY = 1 / 4  # of the machine's memory: below it nothing is counted
 # Numbers that are no width of a layer.
 _NO_WIDTH = ("token_id", "_idx", "seed", "theta", "max_length", "window", "dtype")
-_ROWS = ("vocab_size", "max_position_embeddings", "n_positions", "type_vocab_size")
+_ROWS = ("vocab_size", "max_position_embeddings", "n_positions", "type_vocab_size", "num_labels", "num_classes")
 
 
 def refuse_if_too_large(auto: Any, config: Any, checkpoint: str, *, trust_remote_code: bool = False) -> None:
@@ -38,7 +38,10 @@ def refuse_if_too_large(auto: Any, config: Any, checkpoint: str, *, trust_remote
         with torch.device("meta"):
             net = auto.from_config(config, trust_remote_code=trust_remote_code)
         needed = sum(weight.numel() for weight in net.parameters()) * _BYTES
-    except (RuntimeError, MemoryError, OverflowError) as fault:  # sizes beyond 64 bits
+    except (RuntimeError, MemoryError, OverflowError) as fault:
+        if isinstance(fault, NotImplementedError) or "meta" in str(fault):  # this model needs real numbers to be built
+            return
+        # Sizes beyond 64 bits.
         raise UserError(f"{checkpoint}: no model can be built of its config.json: {fault}") from fault
     if needed > memory:
         raise UserError(
@@ -49,14 +52,11 @@ def refuse_if_too_large(auto: Any, config: Any, checkpoint: str, *, trust_remote
 
 def _guess(config: Any) -> float:
     """More weights than a transformer of these numbers has: 12 L h^2 + (V + P) h."""
-    widths, rows = [1.0], 0.0
-    for key, value in _numbers(config.to_dict()):
-        if key in _ROWS:
-            rows += value
-        elif not any(part in key for part in _NO_WIDTH):
-            widths.append(value)
-    layers = sum(value for key, value in _numbers(config.to_dict()) if "layers" in key or "depth" in key)
-    width = max(widths)
+    numbers = _numbers(config.to_dict())
+    rows = sum(value for key, value in numbers if key in _ROWS)
+    layers = sum(value for key, value in numbers if "layers" in key or "depth" in key)
+    unlike = (*_NO_WIDTH, *_ROWS)
+    width = max((value for key, value in numbers if not any(part in key for part in unlike)), default=1.0)
     return 12 * max(layers, 1) * width**2 + rows * width
 
 
