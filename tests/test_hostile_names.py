@@ -119,6 +119,10 @@ def test_a_class_name_is_text_in_the_card(run, name):
     json.loads((run[0] / "config.json").read_text())
 
 
+def test_a_run_leaves_no_pickle_of_its_arguments(run):
+    assert not [path for path in run[0].rglob("*") if path.suffix in (".bin", ".pkl")]
+
+
 def test_a_broken_file_of_a_hostile_name_is_told_inertly(tmp_path, call):
     for label in ("a", "<img src=x onerror=evil()>"):
         (tmp_path / "data" / label).mkdir(parents=True)

@@ -9,7 +9,7 @@ import datasets
 from datasets import Dataset, DatasetDict, Features, Image, Value
 
 from hf_finetune.data.columns import IMAGE_SUFFIXES
-from hf_finetune.data.sizes import sizes_checked
+from hf_finetune.data.guarded import guarded
 from hf_finetune.errors import DataError
 
 # Names of folders that are splits, and the split they are.
@@ -110,7 +110,7 @@ def _read_repository(folder: Path, config: str | None) -> dict[str, Dataset]:
     if has_images:
         raise DataError(f"data.dataset={folder}: the images lie in no class folders, so they have no labels. {wanted}")
     try:
-        with sizes_checked():
+        with guarded(folder):
             return dict(datasets.load_dataset(str(folder), config))
     except DataError:
         raise

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Image
 
 from hf_finetune.data.columns import holds_paths
+from hf_finetune.data.guarded import kept_by_libraries
 from hf_finetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def refuse_paths(name: str, data: Data, splits: Mapping[Any, Dataset]) -> None:
     Raises:
         DataError: the first row that names another file.
     """
-    kept = _caches()
+    kept = kept_by_libraries()
     for split, rows in splits.items():
         found = data.image is None and data.text is None and not any(map(_is_image, rows.features.values()))
         for column, feature in rows.features.items():
@@ -46,15 +46,6 @@ def refuse_paths(name: str, data: Data, splits: Mapping[Any, Dataset]) -> None:
                         f"data.dataset={name}: column '{column}' of {split} names the file {path[:200]} of this "
                         "machine, which is not of the data set."
                     )
-
-
-def _caches() -> list[Path]:
-    """Where `datasets` and the Hub's client keep what they download."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    config = datasets.config
-    folders = (HF_HUB_CACHE, config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, config.EXTRACTED_DATASETS_PATH)
-    return [Path(folder).resolve() for folder in folders]
 
 
 def _is_image(feature: Any) -> bool:

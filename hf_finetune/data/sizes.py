@@ -10,8 +10,7 @@ import gzip
 import lzma
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -155,37 +154,3 @@ def _becomes(array: Any) -> int:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _becomes(array.flatten())
     return int(array.nbytes)
-
-
-@contextmanager
-def sizes_checked() -> Iterator[None]:
-    """In the block, `datasets` looks at the size of whatever it has downloaded before it unpacks or reads it.
-
-    Raises:
-        DataError: from within the block, of the first file that is refused.
-    """
-    from datasets import DownloadManager
-
-    download = DownloadManager.download
-
-    def checked(self: Any, *args: Any, **options: Any) -> Any:
-        found = download(self, *args, **options)
-        for place in _places(found):
-            path = Path(place.rpartition("::")[2])  # gzip://inner.json::/the/file.gz
-            if path.is_file():
-                check_size(path)
-        return found
-
-    DownloadManager.download = checked
-    try:
-        yield
-    finally:
-        DownloadManager.download = download
-
-
-def _places(found: Any) -> Iterator[str]:
-    if isinstance(found, (str, Path)):
-        yield str(found)
-    elif isinstance(found, (dict, list, tuple)):
-        for each in found.values() if isinstance(found, dict) else found:
-            yield from _places(each)

@@ -14,9 +14,9 @@ from datasets import Dataset, DatasetDict
 from hf_finetune.data.columns import nearest
 from hf_finetune.data.files import FORMATS, read_files
 from hf_finetune.data.folders import read_class_folders, read_folder
+from hf_finetune.data.guarded import guarded
 from hf_finetune.data.hub_paths import refuse_paths
 from hf_finetune.data.packages import read_package
-from hf_finetune.data.sizes import sizes_checked
 from hf_finetune.data.split_names import AUTO
 from hf_finetune.errors import DataError, UserError
 
@@ -122,7 +122,7 @@ def _nearest_path(path: Path) -> str:
 def _from_hub(name: str, data: Data) -> dict[str, Dataset]:
     config = data.config
     try:
-        with sizes_checked():
+        with guarded():
             splits = datasets.load_dataset(name, config, revision=data.revision)
     except datasets.exceptions.DatasetNotFoundError as error:
         raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import struct
@@ -142,6 +143,19 @@ def _left_over(model: Path, folder: Path) -> None:
         torch.save(Runs(folder), model / name, pickle_protocol=2)
 
 
+def _resumed(folder: Path) -> list[str]:
+    """A checkpoint to go on from, sealed, whose state is pickled."""
+    words = train(lambda model, folder: None, "resume=theirs")(folder)
+    theirs = folder / "theirs"
+    theirs.mkdir()
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "pytorch_model.bin"):
+        (theirs / name).write_bytes(pickle.dumps(Runs(folder)))
+    (theirs / "trainer_state.json").write_text('{"global_step": 1, "epoch": 0.1, "log_history": []}')
+    sums = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in theirs.iterdir()}
+    (theirs / "sealed.json").write_text(json.dumps(sums))
+    return words
+
+
 def _timm(**options: Any) -> Callable[[Path], list[str]]:
     def change(model: Path, folder: Path) -> None:
         config(**options)(model, folder)
@@ -202,6 +216,7 @@ _CASES = [
      ("megatron_config",)),
     ("an adapter of rank 10^9", train(_adapter(r=10**9)), ("at most 65,536",)),
     ("pickles beside a good checkpoint", train(_left_over), (), 0),
+    ("a checkpoint to resume from, with pickles", _resumed, (), None),
     ("timm: a pickled file to load after all", _timm(model_args={"checkpoint_path": "evil.pth"}), ("opens other",)),
     ("timm: another repository", _timm(architecture="hf-hub:them/evil"), ("another repository",)),
     ("timm: a file of its own", _timm(architecture="local-dir:/etc"), ("another repository",)),

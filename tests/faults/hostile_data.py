@@ -140,6 +140,18 @@ def _table(name: str, content: str | bytes) -> Callable[[Path], None]:
     return make
 
 
+def _readme(where: str) -> Callable[[Path], None]:
+    """A card whose metadata name another file as the data."""
+
+    def make(data: Path) -> None:
+        (data.parent / "secret.csv").write_text(_ROWS)
+        place = where.format(folder=data.parent)
+        (data / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: {place}\n---\n")
+        (data / "rows.csv").write_text(_ROWS)
+
+    return make
+
+
 def _pipe(data: Path) -> None:
     os.mkfifo(data / "pipe.png")
     (data / "rows.csv").write_text("image,label\n" + "".join(f"pipe.png,{n % 2}\n" for n in range(20)))
@@ -181,6 +193,9 @@ _CASES = [
     ("a parquet whose end is anything", train(_torn_parquet, "data/train.parquet"), ("cannot be read",)),
     ("a saved data set whose table lies further up", train(_saved("../../x.arrow")), ("no file beside it",)),
     ("a saved data set whose table is /etc/passwd", train(_saved("/etc/passwd")), ("no file beside it",)),
+    ("a card that names a file further up", train(_readme("../secret.csv")), ("outside of",)),
+    ("a card that names a file of this machine", train(_readme("{folder}/secret.csv")), ("outside of",)),
+    ("a card that names an address", train(_readme("http://127.0.0.1:9/secret.csv")), ("data.dataset",)),
     ("JSON nested 100,000 deep", train(_table("rows.json", '{"a":' * 100_000), "data/rows.json"), ("cannot be read",)),
     ("an image that is a pipe", train(_pipe, "data/rows.csv", "image-classification"), ("no file",)),
     ("an array of objects", train(_pickled_array, "data/train.parquet", "image-classification"),
