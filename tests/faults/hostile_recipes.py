@@ -51,6 +51,14 @@ def _shadowed(folder: Path) -> list[str]:
     return hub_of(GOOD)(folder)
 
 
+def _reproduce(metrics: str) -> Callable[[Path], list[str]]:
+    def make(folder: Path) -> list[str]:
+        on_hub(folder, {"recipe.yaml": GOOD, "metrics.json": metrics})
+        return ["reproduce", HUB_REPO]
+
+    return make
+
+
 def _tag(tag: str) -> Callable[[Path], str]:
     return lambda folder: f'{GOOD}expected: !!python/{tag} ["{payload(folder)}"]\n'
 
@@ -121,6 +129,11 @@ _HUB = [
     ("of the Hub: an output_dir further up", hub_of(f"{GOOD}output_dir: ../../up\n"), ("runs/evil",), 0),
     ("of the Hub: a push", hub_of(f"{GOOD}hub: {{push: true, repo: them/stolen}}\n"), ("hub=",), 0),
     ("of the Hub: a report to others", hub_of(f"{GOOD}training: {{report_to: wandb}}\n"), ("training.report_to",), 0),
+    ("of the Hub: scores nested 100,000 deep", _reproduce('{"test":' * 100_000), ("is not one of a run",)),
+    ("of the Hub: scores of twelve megabytes", _reproduce('{"test": {"x": "' + "y" * 12_000_000 + '"}}'),
+     ("is not one of a run",)),
+    ("of the Hub: scores that are code", _reproduce('{"test": {"accuracy": 1, "accuracy_ci95": "__import__(0)"}}'),
+     ("must be two finite numbers",)),
     ("of the Hub: aliases", hub_of(_bomb), ("not part of a recipe",)),
 ]  # fmt: skip
 
