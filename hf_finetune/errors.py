@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+_SHOWN = 100  # faults: nobody reads more at once
+
 
 class UserError(Exception):
     """Something the user can mend: a recipe, an argument, the data. Shown without a traceback, exit code 2."""
@@ -35,7 +37,10 @@ class RecipeError(UserError):
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        super().__init__(f"{count} in the recipe:\n" + "\n".join(f"  {fault}" for fault in self.faults))
+        shown = [f"  {fault}" for fault in self.faults[:_SHOWN]]
+        if len(self.faults) > _SHOWN:
+            shown.append(f"  and {len(self.faults) - _SHOWN:,} more")
+        super().__init__(f"{count} in the recipe:\n" + "\n".join(shown))
 
 
 class DataError(UserError):

@@ -1,6 +1,7 @@
 """`hf-finetune serve` as a process on loopback: answers are the run's own, bad requests are told so."""
 
 import base64
+import contextlib
 import json
 import signal
 import socket
@@ -212,6 +213,27 @@ def test_limits_of_time_and_of_how_many_at_once(images):
                 answer += chunk
             assert answer.startswith(b"HTTP/1.1 408") and b"did not arrive" in answer
         assert server.post(picture(9))[0] == 200
+    finally:
+        assert server.stop() == 0
+
+
+def test_a_request_whose_head_never_ends_gives_its_place_back(images):
+    run, _ = images
+    server = Server("serve", str(run.path), "--port", "0", "--timeout", "1", folder=run.path.parent)
+    try:
+        asked = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        for before in (b"", asked + b"\r\n"):  # at once, and after an answer
+            with socket.create_connection((server.host, server.port), timeout=60) as slow:
+                slow.sendall(before)
+                if before:
+                    assert slow.recv(4096).startswith(b"HTTP/1.1 200")
+                slow.sendall(asked)
+                heard = b""
+                with contextlib.suppress(ConnectionError):  # closed: with nothing said, or with what was sent unread
+                    while chunk := slow.recv(4096):
+                        heard += chunk
+                assert b"200 OK" not in heard or before
+        assert server.ask("GET", "/health")[0] == 200
     finally:
         assert server.stop() == 0
 

@@ -14,11 +14,13 @@ from hf_finetune.data.kinds import kind_of_file
 from hf_finetune.data.legible import bad_bytes_named
 from hf_finetune.data.separated import read_separated
 from hf_finetune.data.shown import shown
+from hf_finetune.data.sizes import check_size
 from hf_finetune.disk import of_a_disk
 from hf_finetune.errors import DataError
 
 # How each ending is read.
 FORMATS = {".csv": ",", ".tsv": "\t", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
+_IN_MEMORY = 2**28  # bytes of a packed table that is read whole, before it must not be a hundred times its file
 
 
 def read_files(files: Sequence[Path]) -> Dataset:
@@ -36,6 +38,7 @@ def read_files(files: Sequence[Path]) -> Dataset:
     reader = readers.pop()
     parts: list[Dataset] = []
     for path in files:
+        check_size(path, _IN_MEMORY if reader in (",", "\t") else None)
         part = _read_with_datasets(reader, path) if reader in ("json", "parquet") else read_separated(path, reader)
         if parts and part.column_names != parts[0].column_names:
             raise DataError(f"{path} has the columns {part.column_names}; {files[0]} has {parts[0].column_names}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from datasets import Dataset, DatasetDict, Features, Image, Value
 from hf_finetune.console import say
 from hf_finetune.data.columns import IMAGE_SUFFIXES
 from hf_finetune.data.files import reason_of
+from hf_finetune.data.guarded import guarded
 from hf_finetune.data.shown import listed, shown
 from hf_finetune.errors import DataError
 
@@ -37,6 +39,7 @@ def read_folder(folder: Path, config: str | None, train_split: str) -> dict[str,
         DataError: the folder holds nothing of this kind.
     """
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        _check_saved(folder)
         try:
             saved = datasets.load_from_disk(str(folder))
         except Exception as error:  # damaged files raise errors of many kinds
@@ -56,6 +59,18 @@ def read_folder(folder: Path, config: str | None, train_split: str) -> dict[str,
     if _has_image_folders(folder):
         return {train_split: read_class_folders(folder)}
     return _read_repository(folder, config)
+
+
+def _check_saved(folder: Path) -> None:
+    """Every table of a folder that `save_to_disk` made lies in it: a name in its state.json could lead elsewhere."""
+    for state in [folder / "state.json", *folder.glob("*/state.json")]:
+        try:
+            files = json.loads(state.read_text(encoding="utf-8"))["_data_files"] if state.is_file() else []
+            names = [file["filename"] for file in files]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DataError(f"{state}: it says nothing of the data's files, as save_to_disk writes it.") from error
+        if strange := next((name for name in names if Path(str(name)).name != name), None):
+            raise DataError(f"{state}: {str(strange)[:80]} is no file beside it; the folder is not what it seems.")
 
 
 def read_class_folders(folder: Path) -> Dataset:
@@ -148,7 +163,10 @@ def _read_repository(folder: Path, config: str | None) -> dict[str, Dataset]:
     if has_images:
         raise DataError(f"data.dataset={folder}: the images lie in no class folders, so they have no labels. {wanted}")
     try:
-        return dict(datasets.load_dataset(str(folder), config))
+        with guarded(folder):
+            return dict(datasets.load_dataset(str(folder), config))
+    except DataError:
+        raise
     except Exception as error:  # the builders raise errors of many kinds
         holds = f"It holds: {', '.join(entries[:10])}{', ...' if len(entries) > 10 else ''}."
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

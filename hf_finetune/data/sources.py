@@ -15,6 +15,8 @@ from hf_finetune.data.columns import nearest
 from hf_finetune.data.commits import of_commit
 from hf_finetune.data.files import FORMATS, read_files, reason_of
 from hf_finetune.data.folders import read_class_folders, read_folder
+from hf_finetune.data.guarded import guarded
+from hf_finetune.data.hub_paths import refuse_paths
 from hf_finetune.data.packages import read_package
 from hf_finetune.data.shown import shown
 from hf_finetune.data.split_names import AUTO
@@ -64,7 +66,7 @@ def _open_named(data: Data, alone: str) -> dict[str, Dataset]:
         return {alone: read_files(_expand(given))}
     if given.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(given):
         raise DataError(f"data.dataset={given}: there is no such file or folder.{_nearest_path(path)}")
-    return _from_hub(given, data.config, data.revision)
+    return _from_hub(given, data)
 
 
 def take_split(splits: Mapping[str, Dataset], name: str, key: str) -> Dataset:
@@ -127,9 +129,11 @@ def _nearest_path(path: Path) -> str:
     return (not is_glob and nearest(path.name, names)) or f" The folder '{folder}' holds: {listed or 'nothing'}."
 
 
-def _from_hub(name: str, config: str | None, revision: str | None) -> dict[str, Dataset]:
+def _from_hub(name: str, data: Data) -> dict[str, Dataset]:
+    config = data.config
     try:
-        splits = datasets.load_dataset(name, config, revision=revision)
+        with guarded():
+            splits = datasets.load_dataset(name, config, revision=data.revision)
     except datasets.exceptions.DatasetNotFoundError as error:
         raise DataError(
             f"data.dataset={name}: the Hub has no such data set, or it is private. {_first_line(error)}"
@@ -144,9 +148,12 @@ def _from_hub(name: str, config: str | None, revision: str | None) -> dict[str, 
     except ValueError as error:
         wanted = f"data.config={config}: " if config else "data.config is not given: "
         raise DataError(f"data.dataset={name}: {wanted}{error}") from error
-    except Exception as error:  # files that are damaged or do not fit each other, and whatever else the builders raise
+    except UserError:
+        raise
+    except Exception as error:  # files that are damaged or made to break their readers: it may be anything
         raise DataError(f"data.dataset={name}: {reason_of(error)}") from error
-    return of_commit(name, config, revision, dict(splits))
+    refuse_paths(name, data, splits)
+    return of_commit(name, config, data.revision, dict(splits))
 
 
 def _first_line(error: BaseException) -> str:

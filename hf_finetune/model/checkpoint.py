@@ -18,10 +18,12 @@ from hf_finetune.errors import UserError
 from hf_finetune.model.anatomy import Anatomy, find_anatomy
 from hf_finetune.model.backbones import choose_class
 from hf_finetune.model.heads import auto_class, seeded
+from hf_finetune.model.memory_needed import refuse_if_too_large
 from hf_finetune.model.new_head import head_in_words, new_head
 from hf_finetune.model.processors import give_padding_token, limit_length, load_processor
 from hf_finetune.model.quiet import quiet
 from hf_finetune.model.sources import commit_of, loading, resolve_checkpoint
+from hf_finetune.model.strangers import look_over
 from hf_finetune.model.surgery import operate, set_momentum, timm_state
 
 if TYPE_CHECKING:
@@ -91,11 +93,13 @@ def load_pretrained(
     path = resolve_checkpoint(model.checkpoint)
     hub: dict[str, Any] = {"revision": model.revision, "trust_remote_code": trust_remote_code}
     with quiet(), loading(model.checkpoint, model.revision):
+        look_over(path, model.checkpoint, model.revision)
         config = AutoConfig.from_pretrained(path, **hub)
         original, same_labels = config.model_type, _same_labels(config, label_names)
         chosen, auto = choose_class(config, task, model.pooling, model.checkpoint)
         keep_head = same_labels and model.head.kind == "linear" and not scratch and chosen is config and not tasks
         _set_task(chosen, auto, label_names, None if tasks else problem_type)
+        refuse_if_too_large(auto, chosen, model.checkpoint, trust_remote_code=trust_remote_code)
         with seeded(seed):
             net, info = _network(auto, chosen, path, seed, scratch, hub)
     processor = load_processor(path, model.checkpoint, task, **hub)

@@ -32,7 +32,9 @@ def load_processor(path: str, checkpoint: str, task: Task, **hub: Any) -> Any:
         if task == "image-classification":
             try:
                 return AutoImageProcessor.from_pretrained(path, **hub)
-            except (OSError, ValueError) as fault:
+            except (OSError, ValueError, TypeError, AttributeError, KeyError) as fault:
+                if "trust_remote_code" in str(fault):
+                    raise UserError(_own_code(checkpoint)) from fault
                 raise UserError(
                     f"{checkpoint} has no preprocessor_config.json, which says how its images are resized and "
                     "normalised. Copy one "
@@ -41,12 +43,27 @@ def load_processor(path: str, checkpoint: str, task: Task, **hub: Any) -> Any:
         try:
             tokenizer = AutoTokenizer.from_pretrained(path, **hub)
         except (OSError, ValueError) as fault:
+            if "trust_remote_code" in str(fault):
+                raise UserError(_own_code(checkpoint)) from fault
             raise UserError(_no_tokenizer(checkpoint)) from fault
+        except BaseException as fault:  # `tokenizers` raises bare Exceptions, and panics, which are none
+            if not isinstance(fault, Exception) and type(fault).__name__ != "PanicException":
+                raise
+            raise UserError(f"{checkpoint}: its tokenizer cannot be read: {fault}") from fault
     # Without a vocabulary transformers 5 makes an empty tokenizer, and every word becomes the same unknown token.
     files = {"tokenizer.json", "tokenizer.model", *tokenizer.vocab_files_names.values()} - {"tokenizer_config.json"}
     if not any(_exists(path, file, hub.get("revision")) for file in files):
         raise UserError(_no_tokenizer(checkpoint))
+    if not tokenizer.model_max_length >= 1:
+        raise UserError(f"{checkpoint}: its tokenizer says model_max_length={tokenizer.model_max_length}: at least 1.")
     return tokenizer
+
+
+def _own_code(checkpoint: str) -> str:
+    return (
+        f"{checkpoint} comes with Python code of its own. Read it; to let it run, add --trust-remote-code on the "
+        "command line."
+    )
 
 
 def _no_tokenizer(checkpoint: str) -> str:

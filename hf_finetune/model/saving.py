@@ -17,10 +17,12 @@ from hf_finetune.files import flush
 from hf_finetune.model.adapter_files import ADAPTER_FILES, merged, save_adapter, without_adapters
 from hf_finetune.model.anatomy import find_anatomy
 from hf_finetune.model.checkpoint import LoadedModel, auto_class
+from hf_finetune.model.memory_needed import refuse_if_too_large
 from hf_finetune.model.multi_task import MultiTaskConfig
 from hf_finetune.model.processors import limit_length, load_processor
 from hf_finetune.model.quiet import quiet
 from hf_finetune.model.sources import commit_of, loading, resolve_checkpoint
+from hf_finetune.model.strangers import look_over
 
 if TYPE_CHECKING:
     from hf_finetune.recipes.schema import Task
@@ -117,9 +119,11 @@ def load_finished(
     path = resolve_checkpoint(name)
     hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     with quiet(), loading(name, revision):
+        look_over(path, name, revision)
         config = AutoConfig.from_pretrained(path, **hub)
         task = _task_of(config, name)
         auto = AutoModel if isinstance(config, MultiTaskConfig) else auto_class(task)
+        refuse_if_too_large(auto, config, name, trust_remote_code=trust_remote_code)
         model, info = auto.from_pretrained(
             path,
             use_safetensors=True,

@@ -56,10 +56,20 @@ def commit_of(path: str, revision: str | None) -> str | None:
 
 @contextmanager
 def loading(checkpoint: str, revision: str | None = None) -> Iterator[None]:
-    """Turns what transformers raises while a checkpoint is loaded into one message that says what to do."""
+    """Turns what libraries raise while a checkpoint is loaded into one message that says what to do.
+
+    Whatever it is: of a file that was made to break them it may be anything, also a panic of those written in Rust,
+    which is no `Exception`.
+    """
     try:
         yield
-    except (OSError, ValueError, ImportError) as fault:
+    except UserError:
+        raise
+    except Exception as fault:
+        raise UserError(_explain(checkpoint, revision, fault)) from fault
+    except BaseException as fault:
+        if type(fault).__name__ != "PanicException":
+            raise
         raise UserError(_explain(checkpoint, revision, fault)) from fault
 
 
@@ -76,7 +86,9 @@ def _explain(checkpoint: str, revision: str | None, fault: BaseException) -> str
     if "safetensors" in text and ("no file named" in text or "does not appear to have" in text):
         return (
             f"{what} has no safetensors file, and other formats can run code when they are opened. Convert it "
-            "(https://huggingface.co/spaces/safetensors/convert), or give another checkpoint."
+            "(https://huggingface.co/spaces/safetensors/convert; files of your own: `from safetensors.torch import "
+            'save_file; save_file(torch.load("pytorch_model.bin", weights_only=True), "model.safetensors", '
+            '{"format": "pt"})`), or give another checkpoint.'
         )
     if "trust_remote_code" in text:
         return (
@@ -95,7 +107,8 @@ def _explain(checkpoint: str, revision: str | None, fault: BaseException) -> str
         )
     if "HFValidationError" in names or "Repo id must" in text:
         return f"{checkpoint} is neither a folder nor a Hub id (owner/name). {_nearest(checkpoint)}"
-    return f"{what} cannot be loaded: {fault}"
+    kind = "" if isinstance(fault, (OSError, ValueError, ImportError)) else f"{type(fault).__name__}: "
+    return f"{what} cannot be loaded: {kind}{fault}"
 
 
 def _chain(fault: BaseException | None) -> tuple[set[str], str]:

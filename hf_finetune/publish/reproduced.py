@@ -16,6 +16,7 @@ from hf_finetune.recipes import Recipe
 from hf_finetune.recipes.load import HUB, resolve
 
 _ROUNDING = 1e-9
+_LARGEST = 10_000_000  # bytes of a metrics.json
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,10 @@ def find_published(where: str) -> Published:
     except HfHubHTTPError as error:
         raise UserError(f"reproduce {where}: no metrics.json there, or no access to it: {told(error)}") from None
     try:
+        assert file.stat().st_size <= _LARGEST
         metrics = json.loads(file.read_text(encoding="utf-8"))
         assert isinstance(metrics, dict) and all(isinstance(part, dict) for part in metrics.values())
-    except (ValueError, AssertionError) as error:
+    except (ValueError, AssertionError, RecursionError) as error:
         raise UserError(f"reproduce {where}: its metrics.json is not one of a run of hf_finetune.") from error
     return Published(repo, file.parent.name, metrics)  # .../snapshots/COMMIT/metrics.json
 

@@ -50,6 +50,7 @@ def serve_command(
     from hf_finetune.evaluation.commands import predictor_of, recipe_in
     from hf_finetune.model import load_finished
     from hf_finetune.publish.serve_app import make_app
+    from hf_finetune.publish.serve_patience import patient_for
 
     run = recipe_in(model)
     predictor = predictor_of(load_finished(model, trust_remote_code=trust_remote_code), model)
@@ -65,6 +66,7 @@ def serve_command(
     )
     config = uvicorn.Config(
         app,
+        http=patient_for(limits.seconds),
         log_level="warning",
         access_log=False,
         server_header=False,

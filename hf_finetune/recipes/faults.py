@@ -15,6 +15,7 @@ from hf_finetune.recipes.section import UNION_FORMS
 from hf_finetune.recipes.yaml_text import Path
 
 Origins = Mapping[Path, str]
+_GUESSED = 50  # faults for which the nearest name is looked for: it takes milliseconds, and a file may have thousands
 
 
 def origin_of(path: Path, origins: Origins) -> str:
@@ -39,11 +40,13 @@ def field_faults(error: ValidationError, origins: Origins) -> list[Fault]:
             path, kind = _path(item["loc"])
             grouped.setdefault(path, []).append(item)
             kinds[path] = kind or ""
-    faults = []
+    faults: list[Fault] = []
     for path, items in grouped.items():
-        for place in _as_given(path, origins) if items[0]["type"] == "extra_forbidden" else [path]:
+        unknown = items[0]["type"] == "extra_forbidden"
+        for place in _as_given(path, origins) if unknown and len(faults) < _GUESSED else [path]:
             dotted = ".".join(place)
-            message = _unknown(dotted, kinds[path]) if items[0]["type"] == "extra_forbidden" else _message(items)
+            guessed = _unknown(dotted, kinds[path]) if unknown and len(faults) < _GUESSED else "unknown key"
+            message = guessed if unknown else _message(items)
             faults.append(Fault(dotted or "recipe", message, origin_of(place, origins)))
     return faults
 

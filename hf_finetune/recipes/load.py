@@ -19,10 +19,11 @@ from hf_finetune.recipes.pairs import PairsError
 from hf_finetune.recipes.rates import default_learning_rate, rate_in_words
 from hf_finetune.recipes.schema import Recipe
 from hf_finetune.recipes.shipped import shipped_file
-from hf_finetune.recipes.training_arguments import REPORTING
-from hf_finetune.recipes.yaml_text import Path, read_yaml
+from hf_finetune.recipes.strangers import faults_of_strangers, leave_out_what_is_the_users
+from hf_finetune.recipes.yaml_text import LARGEST, Path, read_yaml
 
 HUB = "hub:"
+_MENDED = 100  # wrong fields without which a recipe is looked at again
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,10 @@ def resolve(name_or_path: str, pairs: Sequence[str] = (), *, origin: str = "comm
     """Like `load_recipe`, with the origin of each value and the notes beside the recipe."""
     if name_or_path.startswith(HUB):
         tree, faults = _read(*_from_hub(name_or_path.removeprefix(HUB)))
-        _leave_out_what_is_the_users(tree, name_or_path)
-    else:
-        file = _file(name_or_path)
-        tree, faults = _read(_text(file), file.name)
+        leave_out_what_is_the_users(tree, _own_folder(name_or_path))
+        return _resolved(tree, pairs, origin, faults, stranger=name_or_path)
+    file = _file(name_or_path)
+    tree, faults = _read(_text(file), file.name)
     return _resolved(tree, pairs, origin, faults)
 
 
@@ -91,8 +92,11 @@ def _file(name_or_path: str) -> File:
 
 
 def _text(file: File) -> str:
+    if file.exists() and not file.is_file():
+        raise UserError(f"recipe={file}: no file")  # a pipe or a device, which may never end
     try:
-        return file.read_text(encoding="utf-8")
+        with file.open(encoding="utf-8") as opened:
+            return opened.read(LARGEST + 1)  # what is longer is refused
     except UnicodeDecodeError as error:
         raise UserError(f"recipe={file}: not a text file ({error})") from error
     except OSError as error:
@@ -137,25 +141,19 @@ def _status(error: Any) -> str:
     return f"{type(error).__name__}, status {error.response.status_code}"
 
 
-def _leave_out_what_is_the_users(tree: Tree, where: str) -> None:
-    """A stranger's recipe does not choose where files are written or pushed, or whom the run reports to."""
+def _own_folder(where: str) -> str:
+    """The output_dir of a stranger's recipe."""
     name = where.partition("@")[0].rpartition("/")[2].removeprefix(HUB).lstrip(".")
-    own = f"runs/{name or 'finetune'}"
-    for path in [("output_dir",), ("hub",), *(("training", name) for name in REPORTING)]:
-        value = tree.get(path)
-        tree.remove(path)
-        asks = any(each not in (None, "false") for each in value.values()) if isinstance(value, dict) else value != own
-        if value is not None and asks:
-            tree.notes.append(
-                f"{'.'.join(path)}={value} is not taken from a recipe of the Hub; give it on the command line"
-            )
-    tree.set(("output_dir",), own, "default")
+    return f"runs/{name or 'finetune'}"
 
 
-def _resolved(tree: Tree, pairs: Sequence[str], origin: str, faults: list[Fault]) -> Resolved:
+def _resolved(
+    tree: Tree, pairs: Sequence[str], origin: str, faults: list[Fault], stranger: str | None = None
+) -> Resolved:
     values, malformed = over.parse(pairs, origin)
     tree = over.apply(tree, values, origin)
-    recipe = _typed(tree, [*faults, *malformed])
+    theirs = faults_of_strangers(tree, stranger) if stranger else []
+    recipe = _typed(tree, [*faults, *malformed, *theirs])
     notes = list(tree.notes)
     if tree.rate_dropped:
         rate, kind = default_learning_rate(recipe), recipe.strategy.kind
@@ -173,7 +171,7 @@ def _typed(tree: Tree, faults: list[Fault]) -> Recipe:
     if not tree.values and faults:
         raise RecipeError(faults)  # nothing could be read: to say that everything is missing would not help
     recipe, found, wrong = _attempt(tree)
-    if wrong:
+    if 0 < len(wrong) <= _MENDED:
         # Pairs are looked for among the fields that are right, so that no fault waits for a second round.
         rest = Tree(copy.deepcopy(tree.values), dict(tree.origins))
         for path in wrong:

@@ -11,7 +11,7 @@ from hf_finetune.errors import Fault
 from hf_finetune.recipes.faults import shown
 from hf_finetune.recipes.keys import kinds_at, known_keys, mapping_keys, unknown_key
 from hf_finetune.recipes.optimizer_names import RATE_OVER_ADAMW
-from hf_finetune.recipes.yaml_text import Path, Plain, as_yaml, read_value
+from hf_finetune.recipes.yaml_text import DEEPEST, Path, Plain, as_yaml, half_character, read_value
 
 KINDS_AT: tuple[Path, ...] = (("strategy",), ("model", "head"))
 
@@ -25,6 +25,7 @@ _PINNED: dict[Path, tuple[str, ...]] = {
 _SPLITS = ("train_split", "test_split", "validation")
 # A name that stands for a section; a key inside takes its place.
 _NAME_OR_SECTION: tuple[Path, ...] = (("data", "augment"),)
+_LONGEST_PATH = 2_000  # characters of a dotted path
 # Changing one of these leaves a recipe's measured result standing.
 _UNMEASURED: tuple[Path, ...] = (("expected",), ("seed",), ("output_dir",), ("hub",))
 
@@ -100,11 +101,16 @@ def parse(pairs: Sequence[str], origin: str) -> tuple[dict[Path, Any], list[Faul
     for pair in pairs:
         key, equals, text = pair.partition("=")
         key = key.strip()
+        if half := half_character(pair):
+            faults.append(Fault(shown(key), half, origin))
+            continue
         if not equals or not key:
             faults.append(Fault(shown(pair), f"is not key=value{_intended(pair)}", origin))
             continue
         path = tuple(key.split("."))
-        if key.startswith("-"):
+        if len(path) > DEEPEST or len(key) > _LONGEST_PATH or not all(path):
+            faults.append(Fault(shown(key), "is no path of a recipe: names with single dots between them", origin))
+        elif key.startswith("-"):
             faults.append(Fault(key, f"keys have no dashes in front: write {key.lstrip('-')}={text}", origin))
         elif key not in known_keys() and not key.startswith(tuple(f"{name}." for name in mapping_keys())):
             faults.append(Fault(key, unknown_key(key), origin))

@@ -16,6 +16,7 @@ from hf_finetune.recipes.pairs_features import faults_of_features
 from hf_finetune.recipes.pairs_hub import faults_of_hub
 from hf_finetune.recipes.pairs_loss import faults_of_loss
 from hf_finetune.recipes.pairs_model import faults_of_model
+from hf_finetune.recipes.pairs_most import faults_of_sizes
 from hf_finetune.recipes.pairs_peft import faults_of_peft
 from hf_finetune.recipes.pairs_stages import faults_of_stages
 from hf_finetune.recipes.pairs_tasks import faults_of_tasks
@@ -65,6 +66,7 @@ def pair_faults(recipe: Recipe) -> list[Fault]:
         faults_of_loss,
         faults_of_model,
         faults_of_peft,
+        faults_of_sizes,
         faults_of_stages,
         faults_of_tasks,
     )

@@ -41,8 +41,8 @@ SplitOrShare = Annotated[Share | str, BeforeValidator(number_if_it_reads_as_one)
 Names = Annotated[tuple[str, ...], BeforeValidator(list_of_one)]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 Chance = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-NotNegative = Annotated[float, Field(ge=0.0)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
 class Section(BaseModel):

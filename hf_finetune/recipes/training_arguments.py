@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib.util
+import math
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -145,7 +146,10 @@ def _leaves(value: Any) -> Any:
         return {str(key): _leaves(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_leaves(item) for item in value]
-    return as_yaml(value) if isinstance(value, Plain) else value
+    value = as_yaml(value) if isinstance(value, Plain) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a finite number")
+    return value
 
 
 _SCALARS = {"bool": bool, "int": int, "float": float}

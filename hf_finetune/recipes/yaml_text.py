@@ -17,7 +17,14 @@ Path = tuple[str, ...]
 
 _NULL = ("", "~", "null", "Null", "NULL")
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
-_DEEPEST = 20
+_HALF = re.compile("[\ud800-\udfff]")
+
+# What a recipe may take, whoever has written it: a parser in Python reads about 100,000 characters a second.
+DEEPEST = 20  # sections within sections
+LARGEST = 1_000_000  # characters
+_MOST = 20_000  # values
+_LONGEST_KEY = 1_000  # characters, as of YAML's own simple keys
+_DIGITS = 4_000  # of a number; Python reads no integer of more than 4,300
 
 
 class Plain(str):
@@ -30,7 +37,7 @@ def as_yaml(text: Plain) -> Any:
     """The value of unquoted text where no field gives it a type: a number, a boolean, or the text itself."""
     if text in ("true", "True", "false", "False"):
         return text.lower() == "true"
-    if _NUMBER.fullmatch(text):
+    if len(text) <= _DIGITS and _NUMBER.fullmatch(text):
         return int(text) if text.lstrip("+-").isdigit() else float(text)
     return str(text)
 
@@ -48,14 +55,19 @@ class Reading:
     value: Any = None
     lines: dict[Path, int] = field(default_factory=dict)
     faults: list[tuple[Path, int, str]] = field(default_factory=list)
+    values: int = 0
 
 
 def read_yaml(text: str) -> Reading:
     """Read one YAML document.
 
-    Tags, anchors and aliases are not part of a recipe: each is a fault, and so is a key given twice.
+    Tags, anchors and aliases are not part of a recipe: each is a fault, and so is a key given twice. So is a text of
+    more than a million characters, 20,000 values or 20 levels; what is beyond them is not read.
     """
     reading = Reading()
+    if len(text) > LARGEST:
+        reading.faults.append(((), 1, f"{len(text):,} characters; a recipe has at most {LARGEST:,}"))
+        return reading
     try:
         events = yaml.parse(text, Loader=yaml.SafeLoader)
         next(events)  # StreamStart
@@ -71,6 +83,8 @@ def read_yaml(text: str) -> Reading:
         reading.faults.append(((), mark.line + 1 if mark else 1, f"not YAML: {error.problem or error.context}"))
     except yaml.YAMLError as error:
         reading.faults.append(((), 1, f"not YAML: {error}"))
+    except (ValueError, OverflowError) as error:  # PyYAML's, on escapes beyond Unicode ("\\UFFFFFFFF") and %YAML 1e9.1
+        reading.faults.append(((), 1, f"not YAML: {error}"))
     return reading
 
 
@@ -82,9 +96,14 @@ def _build(events: Iterator[Any], event: Any, path: Path, reading: Reading) -> A
     if event.anchor or (event.tag and event.tag != "!"):
         what = f"&{event.anchor}" if event.anchor else event.tag
         reading.faults.append((path, line, f"anchors and tags ({what}) are not part of a recipe: remove it"))
-    if len(path) > _DEEPEST:
-        raise yaml.YAMLError(f"nested more than {_DEEPEST} deep")
+    if len(path) > DEEPEST:
+        raise yaml.YAMLError(f"nested more than {DEEPEST} deep")
+    reading.values += 1
+    if reading.values > _MOST:
+        raise yaml.YAMLError(f"more than {_MOST:,} values")
     if isinstance(event, yaml.ScalarEvent):
+        if half := half_character(event.value):
+            reading.faults.append((path, line, half))
         if event.style is not None:
             return event.value
         return None if event.value in _NULL else Plain(event.value)
@@ -98,6 +117,11 @@ def _build(events: Iterator[Any], event: Any, path: Path, reading: Reading) -> A
         key_line = inner.start_mark.line + 1
         if not isinstance(inner, yaml.ScalarEvent):
             raise yaml.MarkedYAMLError(problem="a key must be text", problem_mark=inner.start_mark)
+        if len(inner.value) > _LONGEST_KEY or _HALF.search(inner.value):
+            raise yaml.MarkedYAMLError(
+                problem=f"a key of {len(inner.value):,} characters, or with half a character, is no key of a recipe",
+                problem_mark=inner.start_mark,
+            )
         here = (*path, inner.value)
         if inner.value in mapping:
             first = reading.lines[here]
@@ -105,6 +129,11 @@ def _build(events: Iterator[Any], event: Any, path: Path, reading: Reading) -> A
         reading.lines[here] = key_line
         mapping[inner.value] = _build(events, next(events), here, reading)
     return mapping
+
+
+def half_character(text: str) -> str | None:
+    """What to say of text with a lone surrogate, which no file and no terminal takes; None where there is none."""
+    return "holds half a character (a lone surrogate), which no file can keep" if _HALF.search(text) else None
 
 
 def read_value(text: str) -> Any:

@@ -24,6 +24,7 @@ from hf_finetune.training.threads import use_every_core
 from hf_finetune.training.told import told
 from hf_finetune.training.trainer import FinetuneTrainer
 from hf_finetune.training.watchdog import watching
+from hf_finetune.training.worker_environment import keep_token_from_workers
 
 __all__ = [
     "Energy",
@@ -42,6 +43,7 @@ __all__ = [
     "fit_to_data",
     "head_in_words",
     "keep_freed_memory",
+    "keep_token_from_workers",
     "kept_facts",
     "learn",
     "make_samples",

@@ -10,6 +10,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 _SHOWN = 8  # evaluations while it runs; at the end all of them
 
@@ -82,7 +83,7 @@ class LiveTable:
     def _table(self, rows: list[Evaluation]) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("epoch", "step", "training loss", "validation loss", self.metric):
-            table.add_column(name, justify="right")
+            table.add_column(Text(name), justify="right")  # a task's name is no markup
         table.add_column("")
         best = max((place for place, row in enumerate(rows) if row.better), default=-1)
         for place, row in enumerate(rows):

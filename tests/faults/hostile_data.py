@@ -1,0 +1,206 @@
+"""Data sets of strangers: a folder or a file, given to `train`; the fault is found before the model is looked for."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import pickle
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from faults.hostile import CANARY, Case, Runs, payload
+
+_MEGABYTE = 2**20
+_ROWS = "text,label\n" + "".join(f"a text {n},{'ab'[n % 2]}\n" for n in range(40))
+
+
+def train(make_data: Callable[[Path], None], where: str = "data", task: str = "text-classification"):
+    """`hf-finetune train` on what `make_data` puts into the folder `data`."""
+
+    def make(folder: Path) -> list[str]:
+        (folder / "data").mkdir()
+        make_data(folder / "data")
+        recipe = f"task: {task}\nmodel: {{checkpoint: nowhere/at-all}}\ndata: {{dataset: {where}}}\noutput_dir: out\n"
+        (folder / "mine.yaml").write_text(recipe)
+        return ["train", "recipe=mine.yaml"]
+
+    return make
+
+
+def _script(data: Path) -> None:
+    (data / "data.py").write_text(f"import datasets\n{payload(data.parent)}\n")
+    (data / "rows.csv").write_text(_ROWS)
+
+
+def _script_alone(data: Path) -> None:
+    (data / "data.py").write_text(f"import datasets\n{payload(data.parent)}\n")
+
+
+def _pickles(data: Path) -> None:
+    for name in ("train.pkl", "train.pickle", "rows.pt"):
+        (data / name).write_bytes(pickle.dumps(Runs(data.parent)))
+
+
+def _webdataset(data: Path) -> None:
+    with tarfile.open(data / "train-0000.tar", "w") as tar:
+        for name in ("0.pyd", "0.pickle", "0.pth", "0.txt"):
+            content = pickle.dumps(Runs(data.parent))
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def _zip_bomb(data: Path) -> None:
+    """Says that it holds a terabyte."""
+    with zipfile.ZipFile(data / "train.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/rows.csv", _ROWS)
+        archive.writestr("b/rows.csv", b"\0" * 10 * _MEGABYTE)
+        archive.filelist[1].file_size = 10**12
+
+
+def _zip_traversal(data: Path) -> None:
+    with zipfile.ZipFile(data / "train.zip", "w") as archive:
+        archive.writestr("rows.csv", _ROWS)
+        for up in ("../", "../../", "../../../../../../../.." + str(data.parent) + "/", str(data.parent) + "/"):
+            archive.writestr(f"{up}{CANARY}", "unpacked outside")
+
+
+def _tar_traversal(data: Path) -> None:
+    with tarfile.open(data / "rows.csv.tar.gz", "w:gz") as tar:
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, str(data.parent)
+        tar.addfile(link)
+        for name in (f"../../{CANARY}", f"link/{CANARY}", str(data.parent / CANARY)):
+            member = tarfile.TarInfo(name)
+            member.size = 1
+            tar.addfile(member, io.BytesIO(b"x"))
+
+
+def _packed(name: str, first: bytes, sixteens: int) -> Callable[[Path], None]:
+    """Zeros, 16 MiB at a time, which 16 KB hold."""
+
+    def make(data: Path) -> None:
+        block = gzip.compress(b"\0" * 16 * _MEGABYTE, 9)
+        (data / name).write_bytes(gzip.compress(first) + block * sixteens)
+
+    return make
+
+
+def _seven(data: Path) -> None:
+    (data / "rows.csv.7z").write_bytes(b"7z\xbc\xaf\x27\x1c" + b"\0" * 100)
+
+
+def _many_rows(data: Path) -> None:
+    """A value and how often it stands: 20 million rows in some kilobytes."""
+    zeros = pa.array(np.zeros(20_000_000, np.int8))
+    pq.write_table(pa.table({"text": zeros, "label": zeros}), data / "train.parquet", compression="zstd")
+
+
+def _one_value(data: Path) -> None:
+    """One text of a megabyte, which 40,000 rows have: 40 GB in memory."""
+    texts = pa.DictionaryArray.from_arrays(np.zeros(40_000, np.int32), pa.array(["x" * _MEGABYTE]))
+    table = pa.table({"text": texts, "label": pa.array(np.arange(40_000) % 2)})
+    pq.write_table(table, data / "train.parquet", dictionary_pagesize_limit=2**30, store_schema=False)
+
+
+def _one_image(data: Path) -> None:
+    """The same of images, which lie one level deeper."""
+    content = pa.DictionaryArray.from_arrays(np.zeros(40_000, np.int32), pa.array([b"x" * _MEGABYTE]))
+    image = pa.StructArray.from_arrays([content, pa.nulls(40_000, pa.string())], ["bytes", "path"])
+    table = pa.table({"image": image, "label": pa.array(np.arange(40_000) % 2)})
+    pq.write_table(table, data / "train.parquet", dictionary_pagesize_limit=2**30, store_schema=False)
+
+
+def _torn_parquet(data: Path) -> None:
+    (data / "train.parquet").write_bytes(b"PAR1" + b"\xff" * 2000 + b"\xff\xff\xff\x7fPAR1")
+
+
+def _saved(filename: str) -> Callable[[Path], None]:
+    def make(data: Path) -> None:
+        import datasets
+
+        datasets.Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]}).save_to_disk(str(data))
+        state = json.loads((data / "state.json").read_text())
+        (data / "state.json").write_text(json.dumps(state | {"_data_files": [{"filename": filename}]}))
+
+    return make
+
+
+def _table(name: str, content: str | bytes) -> Callable[[Path], None]:
+    def make(data: Path) -> None:
+        (data / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return make
+
+
+def _readme(where: str) -> Callable[[Path], None]:
+    """A card whose metadata name another file as the data."""
+
+    def make(data: Path) -> None:
+        (data.parent / "secret.csv").write_text(_ROWS)
+        place = where.format(folder=data.parent)
+        (data / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: {place}\n---\n")
+        (data / "rows.csv").write_text(_ROWS)
+
+    return make
+
+
+def _pipe(data: Path) -> None:
+    os.mkfifo(data / "pipe.png")
+    (data / "rows.csv").write_text("image,label\n" + "".join(f"pipe.png,{n % 2}\n" for n in range(20)))
+
+
+def _pickled_array(data: Path) -> None:
+    kept = io.BytesIO()
+    np.save(kept, np.array([Runs(data.parent)], dtype=object), allow_pickle=True)
+    rows = {"image": [{"bytes": kept.getvalue(), "path": "a.npy"}] * 20, "label": [0, 1] * 10}
+    pq.write_table(pa.table(rows), data / "train.parquet")
+
+
+def _postscript(data: Path) -> None:
+    """Pillow hands these to Ghostscript."""
+    program = f"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n({data.parent / CANARY}) (w) file closefile\n%%EOF\n"
+    for place, name in enumerate("ab"):
+        (data / name).mkdir()
+        for n in range(10):
+            (data / name / f"{place}{n}.png").write_text(program)
+
+
+_REFUSED = ("and becomes",)
+_CASES = [
+    ("a loading script", train(_script), ("cript",), None),
+    ("a loading script alone", train(_script_alone), ("cript", "data files")),
+    ("pickles", train(_pickles), ("data.dataset",)),
+    ("a webdataset with pickles", train(_webdataset), ("data",)),
+    ("a zip of a terabyte", train(_zip_bomb), _REFUSED),
+    ("a zip whose files lie further up", train(_zip_traversal), (), None),
+    ("a tar whose files lie further up", train(_tar_traversal), (), None),
+    ("a csv.gz of 2 GB", train(_packed("rows.csv.gz", _ROWS.encode(), 150), "data/rows.csv.gz"), _REFUSED),
+    ("a jsonl.gz of 2 GB", train(_packed("rows.jsonl.gz", b'{"text": "a', 150), "data/rows.jsonl.gz"), _REFUSED),
+    ("a folder with a csv.gz of 2 GB", train(_packed("rows.csv.gz", _ROWS.encode(), 150)), _REFUSED),
+    ("an archive that cannot be measured", train(_seven), ("unpack", "data")),
+    ("20 million rows in kilobytes", train(_many_rows, "data/train.parquet"), _REFUSED),
+    ("20 million rows in a folder", train(_many_rows), _REFUSED),
+    ("a text that 40,000 rows have", train(_one_value, "data/train.parquet"), _REFUSED),
+    ("an image that 40,000 rows have", train(_one_image, task="image-classification"), _REFUSED),
+    ("a parquet whose end is anything", train(_torn_parquet, "data/train.parquet"), ("cannot be read",)),
+    ("a saved data set whose table lies further up", train(_saved("../../x.arrow")), ("no file beside it",)),
+    ("a saved data set whose table is /etc/passwd", train(_saved("/etc/passwd")), ("no file beside it",)),
+    ("a card that names a file further up", train(_readme("../secret.csv")), ("outside of",)),
+    ("a card that names a file of this machine", train(_readme("{folder}/secret.csv")), ("outside of",)),
+    ("a card that names an address", train(_readme("http://127.0.0.1:9/secret.csv")), ("data.dataset",)),
+    ("JSON nested 100,000 deep", train(_table("rows.json", '{"a":' * 100_000), "data/rows.json"), ("cannot be read",)),
+    ("an image that is a pipe", train(_pipe, "data/rows.csv", "image-classification"), ("no file",)),
+    ("an array of objects", train(_pickled_array, "data/train.parquet", "image-classification"),
+     ("cannot be", "unknown", "identify")),
+    ("PostScript called png", train(_postscript, task="image-classification"), ("cannot", "identify")),
+]  # fmt: skip
+
+DATA = [Case(f"data: {name}", make, words, *code) for name, make, words, *code in _CASES]
