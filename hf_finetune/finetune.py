@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_finetune import stopping
 from hf_finetune.console import is_main_process, say, warn
+from hf_finetune.finished import check_hub, finished_run, pushed
 from hf_finetune.recipes import Recipe
 from hf_finetune.recipes.rates import default_learning_rate
 
@@ -62,14 +63,14 @@ def finetune(
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"dataset": MEMORY})})
     folder = RunFolder(recipe, resume, accept_changes)
     if folder.finished:
-        _check_hub(recipe)
-        return _pushed(recipe, _finished(recipe, folder, data, trust_remote_code))
+        check_hub(recipe)
+        return pushed(recipe, finished_run(recipe, folder, data, trust_remote_code))
     folder.open()
     try:
         run = _run_that_fits(recipe, folder, data, precision, trust_remote_code)
     finally:
         folder.close()
-    return _pushed(recipe, run)
+    return pushed(recipe, run)
 
 
 def _run_that_fits(
@@ -91,38 +92,6 @@ def _run_that_fits(
         if not training.fewer_at_once(recipe, folder, fault):
             raise
     return _run_that_fits(recipe, folder, data, precision, trust_remote_code)
-
-
-def _check_hub(recipe: Recipe) -> None:
-    """Hours before the push: is there a token?"""
-    if recipe.hub.push:
-        from hf_finetune.publish import check_hub
-
-        check_hub(recipe.hub)
-
-
-def _pushed(recipe: Recipe, run: Run) -> Run:
-    """The run, pushed where the recipe says so; the other ranks do not wait for it, since an upload takes its time."""
-    if recipe.hub.push and recipe.hub.repo and is_main_process():
-        from hf_finetune.publish import push_run
-
-        push_run(run.path, recipe.hub.repo, private=recipe.hub.private, revision=recipe.hub.revision)
-    return run
-
-
-def _finished(recipe: Recipe, folder: RunFolder, source: Dataset | DatasetDict | None, trust_remote_code: bool) -> Run:
-    """The run as it is, if it was trained on the data that there is now."""
-    from hf_finetune.data import load_data
-    from hf_finetune.publish.report_again import draw_missing
-    from hf_finetune.runs import Run
-    from hf_finetune.training import quiet_libraries
-
-    quiet_libraries()
-    folder.check_finished(load_data(recipe, source).fingerprint)
-    say(f"{folder.path} holds the finished run of this recipe: nothing to do. Another output_dir starts a new one.")
-    if is_main_process():
-        draw_missing(folder.path, trust_remote_code=trust_remote_code)  # killed when all was done but that
-    return Run.load(folder.path, trust_remote_code=trust_remote_code)
 
 
 def _run(
@@ -193,7 +162,7 @@ def _settings(recipe: Recipe, folder: RunFolder, precision: str) -> tuple[Traini
     number_format = training.choose_precision(precision)
     rate = recipe.training.values().get("learning_rate") or default_learning_rate(recipe)
     arguments = training.build_arguments(recipe, rate, folder.checkpoints, number_format.name)
-    training.together(_check_hub, recipe)  # only now do the processes know of each other
+    training.together(check_hub, recipe)  # only now do the processes know of each other
     return arguments, number_format, rate
 
 

@@ -16,6 +16,7 @@ FLOORS = [
     {"publish"},
     {"runs"},
     {"training"},
+    {"finished"},
     {"finetune", "advice"},
     {"command_words"},
     {"commands", "run_commands", "serving"},
