@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from hf_finetune.recipes.optimizer_names import PLAIN_OPTIMIZERS
+from hf_finetune.recipes.training_keys import OWN
 from hf_finetune.recipes.yaml_text import Plain, as_yaml
 
 _PRECISION = "it belongs to the machine: give precision=auto|no|bf16|fp16 on the command line, or an accelerate config"
@@ -77,27 +78,6 @@ REMOVED: dict[str, str] = {
 
 # What logs or pushes to a service of somebody's choosing: never taken from a recipe of the Hub.
 REPORTING = ("report_to", "project", "run_name", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id")
-
-
-# Keys of `training:` that TrainingArguments does not have.
-OWN: dict[str, tuple[Any, Any]] = {
-    "max_minutes": (
-        Annotated[float, Field(gt=0)] | None,
-        Field(
-            None,
-            description="Stop at the end of the step in which so many minutes of training are used up (validation "
-            "included; time before an interruption counts), then validate and keep the best.",
-        ),
-    ),
-    "skip_nonfinite_steps": (
-        Annotated[int, Field(ge=0)] | None,
-        Field(
-            None,
-            description="Leave out up to so many optimizer steps of a run whose loss or gradient is NaN or infinite; "
-            "the next one stops it, as does the first if left out.",
-        ),
-    ),
-}
 
 
 class TrainingBase(BaseModel):
