@@ -28,12 +28,15 @@ class Contestant:
         command: what follows `python`; {out} is the file for its report, {work} an empty folder of its own.
         batch_size: samples a step, for samples a second.
         warm: keeps what earlier runs of the round left in the cache; every other one starts with an empty cache.
+        times: it runs this part of its epochs: what comes after its first step counts so many times, and its accuracy
+            does not count. For a script that does the same in every epoch and would take an hour.
     """
 
     name: str
     command: tuple[str, ...]
     batch_size: int = 0
     warm: bool = False
+    times: int = 1
 
 
 @dataclass
@@ -99,8 +102,14 @@ def run_once(contestant: Contestant, arena: Arena) -> dict[str, Any]:
         report = _report(out, work)
         noted = json.loads(clock.read_text(encoding="utf-8")) if clock.is_file() else {"steps": []}
     steps = noted.pop("steps")
+    part = {}
+    if contestant.times > 1:
+        part = {"measured_seconds": round(seconds, 3), "times": contestant.times}
+        report["accuracy_of_part"] = report.pop("accuracy")
+        seconds += (contestant.times - 1) * (seconds - (steps[0] - started))
     return {
         "seconds": round(seconds, 3),
+        **part,
         "first_step_seconds": round(steps[0] - started, 3) if steps else None,
         "samples_per_second": _throughput(steps, contestant.batch_size),
         "steps": len(steps),

@@ -28,7 +28,7 @@ def contests(scale: str, work: Path) -> list[Contest]:
         Bar(
             f"peak memory over plain's, MB (the cache is {cache:.0f} MB)",
             *("ours", "peak_mb"),
-            minus="plain",
+            minus="plain bf16",
             at_most=round(cache),
         ),
     )

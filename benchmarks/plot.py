@@ -30,6 +30,8 @@ def main(results: Path = HERE / "results", out: Path = HERE / "time_accuracy.png
     for place, file in zip(axes.flat, files, strict=False):
         record = json.loads(file.read_text(encoding="utf-8"))
         for name, measures in medians(record).items():
+            if "accuracy" not in measures:
+                continue
             low, high = wilson(measures["accuracy"], measures["test_rows"])
             error = [[measures["accuracy"] - low], [high - measures["accuracy"]]]
             ours = name.startswith("ours")

@@ -61,6 +61,11 @@ class Problem:
         """A script as a contestant."""
         return Contestant(label, self.script(script, *flags), self.batch_size)
 
+    def one_epoch_of(self, label: str, script: str, *flags: str) -> Contestant:
+        """A script as a contestant of whose epochs one is run, and counts for all."""
+        one = replace(self, epochs=1).contestant(f"{label}, 1 of {self.epochs} epochs", script, *flags)
+        return replace(one, times=self.epochs)
+
     def recipe(self, **data: Any) -> dict[str, Any]:
         """The recipe of the same work for hf_finetune.
 

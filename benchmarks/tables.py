@@ -68,9 +68,10 @@ def _bars(record: Record) -> list[str]:
 
 
 def _same_accuracy(record: Record) -> list[str]:
-    """Whether ours scores no lower than the interval of the plain script."""
+    """Whether ours scores no lower than the interval of the plain script, or of bare where plain ran in part."""
     found = medians(record)
-    plain = next((name for name in found if name.startswith("plain")), None)
+    plain = next((name for name in found if name.startswith("plain") and "accuracy" in found[name]), None)
+    plain = plain or ("bare" if "bare" in found else None)
     if plain is None or "ours" not in found or "accuracy" not in found["ours"]:
         return []
     ours, theirs = found["ours"]["accuracy"], found[plain]["accuracy"]
