@@ -15,8 +15,8 @@ _LONG = 40  # characters of a name
 def refuse_missing_names(split: Dataset) -> None:
     """Stop where columns are called like a sample and its label, and not by words for them.
 
-    That is: the name of one is among its own values (or a number, and so are they), and that of another is a sentence or
-    a file's.
+    That is: the name of one is among its own values (or a number, and so are they), and that of another is a sentence
+    or a file's.
 
     Args:
         split: of training, whose columns of input and label are to be found.
@@ -29,8 +29,8 @@ def refuse_missing_names(split: Dataset) -> None:
     for name in others:
         if _is_own_value(split, name):
             raise DataError(
-                f"Columns are called '{shown(contents[0])}' and '{shown(name)}', like a row of the table: does the first "
-                "line with the columns' names lack? Add one, such as text,label. If these are the names, say which: "
+                f"Columns are called '{shown(contents[0])}' and '{shown(name)}', like a row of the table: does the "
+                "first line with the columns' names lack? Add one, such as text,label. If these are the names, say which: "
                 "data.label=COLUMN."
             )
 
