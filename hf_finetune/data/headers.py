@@ -30,7 +30,7 @@ def refuse_missing_names(split: Dataset) -> None:
         if _is_own_value(split, name):
             raise DataError(
                 f"Columns are called '{shown(contents[0])}' and '{shown(name)}', like a row of the table: does the "
-                "first line with the columns' names lack? Add one, such as text,label. If these are the names, say which: "
+                "first line with the columns' names lack? Add one, such as text,label. If these are the names, say "
                 "data.label=COLUMN."
             )
 
