@@ -9,8 +9,12 @@ from collections import Counter
 import datasets
 import pytest
 from data_samples import private_cache  # noqa: F401
-from faults.bad_case import checkpoints, run
+from faults.bad_case import checkpoints, recipe_of, run
 from faults.bad_data import CASES, measured
+
+from hf_finetune.advice import examine
+from hf_finetune.console import inert
+from hf_finetune.errors import UserError
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -46,6 +50,23 @@ def test_bad_data_is_refused_with_its_rows_before_training(case, came_out):
 @pytest.mark.parametrize("case", small(finishing=True), ids=named)
 def test_bad_data_is_handled_as_documented(case, came_out):
     came_out(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [case for case in CASES if not case.heavy], ids=named)
+def test_the_doctor_tells_what_it_finds_or_why_it_cannot_look(case, tmp_path, models):
+    given = case.make(make_folder(tmp_path))
+    recipe = recipe_of(case, given, models, tmp_path / "run")
+    try:
+        words = examine(recipe, data=given.get("source")).in_words()
+    except UserError as error:
+        words = str(error)
+    assert words and inert(words)
+
+
+def make_folder(folder):
+    (folder / "data").mkdir()
+    return folder / "data"
 
 
 @pytest.mark.slow

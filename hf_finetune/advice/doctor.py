@@ -13,6 +13,7 @@ from hf_finetune.advice.doctor_leaks import leaks
 from hf_finetune.advice.doctor_material import Material, gather
 from hf_finetune.advice.doctor_report import Report, Section
 from hf_finetune.advice.doctor_splits import balance, broken, names_that_differ, sizes
+from hf_finetune.data.legible import bad_bytes_named
 from hf_finetune.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def examine(
         UserError: the network or a package is missing.
     """
     material = gather(recipe, data)
-    sections = [section for section in _sections(material, max_samples, trust_remote_code) if section is not None]
+    with bad_bytes_named({split.name: split.source for split in material.splits}):
+        sections = [section for section in _sections(material, max_samples, trust_remote_code) if section is not None]
     kind = material.labels.problem_type.replace("_", " ")
     return Report(f"{_source(recipe)}: {recipe.task}, {kind}", sections)
 

@@ -14,6 +14,7 @@ from hf_finetune.data.cleaning_hashes import ImageFacts, look_at_images
 from hf_finetune.data.columns import Columns, find_columns
 from hf_finetune.data.label_columns import RawLabels, encode_labels, find_label_space
 from hf_finetune.data.labels import LabelSpace
+from hf_finetune.data.legible import bad_bytes_named
 from hf_finetune.data.roles import canonical_rows, labels_of
 from hf_finetune.data.sources import open_source, take_split
 from hf_finetune.data.split_names import settle_splits
@@ -152,6 +153,11 @@ def gather(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Mater
             f"{task.label} to look at {name}, and so on."
         )
     found = open_source(recipe.data, source)
+    with bad_bytes_named(found):
+        return _gather(recipe, found)
+
+
+def _gather(recipe: Recipe, found: dict[str, Dataset]) -> Material:
     data = settle_splits(recipe.data, found)
     recipe = recipe.model_copy(update={"data": data})
     train = take_split(found, data.train_split, _ROLES["train"])

@@ -11,27 +11,13 @@ from datasets import Array2D, Array3D, ClassLabel, Dataset, Image, Json, LargeLi
 
 from hf_finetune.data.bands import holds_arrays
 from hf_finetune.data.headers import refuse_missing_names
+from hf_finetune.data.kinds import IMAGE_SUFFIXES
 from hf_finetune.data.shown import shown
 from hf_finetune.errors import DataError
 
 if TYPE_CHECKING:
     from hf_finetune.recipes.schema import Data
 
-IMAGE_SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".bmp",
-    ".gif",
-    ".tif",
-    ".tiff",
-    ".webp",
-    ".ppm",
-    ".pgm",
-    ".pbm",
-    ".jfif",
-    ".jp2",
-)
 _ID_NAMES = {"id", "ids", "idx", "index", "guid", "uid", "uuid", "key", "row", "unnamed: 0", "__index_level_0__", ""}
 _LISTED = 50  # columns that an error names
 LABEL_NAMES = ("label", "labels")
@@ -62,16 +48,15 @@ def find_columns(train: Dataset, task: str, data: Data) -> Columns:
             raise DataError(
                 f"data.{key}={name}: there is no such column.{nearest(name, train.column_names)}\n{_table(train)}"
             )
+    if data.image is None and data.text is None and data.label is None:
+        refuse_missing_names(train)
     if task == "image-classification":
         image = data.image or _only(train, "image", _image_columns(train), exclude=(data.label,))
         if not _can_hold_image(train, image):
             raise DataError(
                 f"data.image={image}: the column does not hold images, paths of images or arrays.\n{_table(train)}"
             )
-        label = data.label or _find_label(train, exclude=(image,))
-        if data.image is None and data.label is None:
-            refuse_missing_names(train, image, label)
-        return Columns(image=image, label=label)
+        return Columns(image=image, label=data.label or _find_label(train, exclude=(image,)))
     label = data.label or _find_label(train, exclude=(data.text, data.text_pair), quiet=data.text is None)
     taken = (label, data.text_pair)
     text = data.text or _only(train, "text", [name for name in _text_columns(train) if not is_id(name)], exclude=taken)
@@ -79,8 +64,6 @@ def find_columns(train: Dataset, task: str, data: Data) -> Columns:
         if name is not None and not _is_text(train.features[name]):
             raise DataError(f"data.{key}={name}: the column does not hold text.\n{_table(train)}")
     label = label or _find_label(train, exclude=(text, data.text_pair))
-    if data.text is None and data.label is None:
-        refuse_missing_names(train, text, label)
     return Columns(text=text, text_pair=data.text_pair, label=label)
 
 

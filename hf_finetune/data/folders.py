@@ -10,9 +10,9 @@ import datasets
 from datasets import Dataset, DatasetDict, Features, Image, Value
 
 from hf_finetune.console import say
-from hf_finetune.data.columns import IMAGE_SUFFIXES
 from hf_finetune.data.files import reason_of
 from hf_finetune.data.guarded import guarded
+from hf_finetune.data.kinds import IMAGE_SUFFIXES
 from hf_finetune.data.shown import listed, shown
 from hf_finetune.errors import DataError
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datasets import ClassLabel, Dataset, Value
 
+from hf_finetune.data.kinds import IMAGE_SUFFIXES
 from hf_finetune.data.shown import shown
 from hf_finetune.errors import DataError
 
@@ -11,30 +12,31 @@ _LOOKED_AT = 1000  # rows
 _LONG = 40  # characters of a name
 
 
-def refuse_missing_names(split: Dataset, content: str, label: str) -> None:
-    """Stop where two columns that were found, not named, are called like a sample and its label.
+def refuse_missing_names(split: Dataset) -> None:
+    """Stop where columns are called like a sample and its label, and not by words for them.
 
-    That is: the label column's name is one of its own values (or a number, and so are they), and the other's is a
-    sentence or a file's.
+    That is: the name of one is among its own values (or a number, and so are they), and that of another is a sentence
+    or a file's.
 
     Args:
-        split: of training.
-        content: the column of texts or images that was found.
-        label: the label column that was found.
+        split: of training, whose columns of input and label are to be found.
 
     Raises:
         DataError: it is so.
     """
-    if _is_content(content) and _is_own_value(split, label):
-        raise DataError(
-            f"The columns are called '{shown(content)}' and '{shown(label)}', like a row of the table: does the first "
-            "line with the columns' names lack? Add one, such as text,label. If these are the names, say so with "
-            "data.label=."
-        )
+    contents = [name for name in split.column_names if _is_content(name)]
+    others = [name for name in split.column_names if name not in contents] if contents else []
+    for name in others:
+        if _is_own_value(split, name):
+            raise DataError(
+                f"Columns are called '{shown(contents[0])}' and '{shown(name)}', like a row of the table: does the "
+                "first line with the columns' names lack? Add one, such as text,label. If these are the names, say "
+                "data.label=COLUMN."
+            )
 
 
 def _is_content(name: str) -> bool:
-    return len(name.split()) > 1 or len(name) > _LONG or "." in name.strip(".")
+    return len(name.split()) > 2 or len(name) > _LONG or name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _is_own_value(split: Dataset, name: str) -> bool:

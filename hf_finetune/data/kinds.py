@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+# Endings of files that Pillow reads.
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".webp", ".ppm", ".pgm", ".pbm", ".jfif", ".jp2"),
+)
 # (where, bytes) -> what it is, and what to do.
 _KINDS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"version https://git-lfs", "a pointer of Git LFS, not the file itself: git lfs pull fetches it"),

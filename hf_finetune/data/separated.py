@@ -46,7 +46,7 @@ def read_separated(path: Path, separator: str) -> Dataset:
         if kind := kind_of(head, pictures=True):
             raise DataError(f"{path}: this is {kind}.")
         encoding = "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
-        if encoding == "utf-8" and 4 * head.count(0) > len(head):
+        if encoding == "utf-8" and _is_unmarked_utf16(head[:1000]):
             raise DataError(f"{path}: this looks like UTF-16 without its mark. Save it as UTF-8.")
         separator = _separator_of(path, head.decode(encoding, errors="replace"), separator)
         # UTF-16 grows by a half at most where it becomes UTF-8.
@@ -76,6 +76,12 @@ def _look(path: Path) -> tuple[bytes, int]:
                     "does. If it is sound, unpack it first (gunzip) and name the csv."
                 )
     return head, size
+
+
+def _is_unmarked_utf16(head: bytes) -> bool:
+    """Whether every second byte, and it alone, is mostly zero, as in the UTF-16 of Latin letters."""
+    least, most = sorted((head[::2].count(0), head[1::2].count(0)))
+    return 4 * most > len(head) and 8 * least < most
 
 
 def _separator_of(path: Path, head: str, expected: str) -> str:

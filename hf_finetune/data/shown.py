@@ -11,9 +11,8 @@ _MOST = 80  # characters
 def shown(value: Any, most: int = _MOST) -> str:
     """A value in a message: control characters and lone surrogates escaped, the middle left out where it is long."""
     text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
-    if len(text) > most:
-        text = f"{text[: most - 20]}... ({len(text):,} characters)"
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[: most + 1])
+    return line if len(line) <= most else f"{line[: most - 20]}... ({len(text):,} characters)"
 
 
 def listed(values: Iterable[Any], most: int = 10) -> str:

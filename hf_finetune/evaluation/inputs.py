@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, Image
 
-from hf_finetune.data.columns import IMAGE_SUFFIXES, LABEL_NAMES, holds_paths, is_id
+from hf_finetune.data.columns import LABEL_NAMES, holds_paths, is_id
 from hf_finetune.data.files import FORMATS, read_files
+from hf_finetune.data.kinds import IMAGE_SUFFIXES
 from hf_finetune.errors import DataError, UserError
 
 if TYPE_CHECKING:

@@ -64,7 +64,7 @@ _add("that is empty", b"", refused="the file is empty")
 _add("of a BOM alone", b"\xef\xbb\xbf", refused="the file is empty")
 _add("of blank lines", b"\n\r\n \n", refused="the file is empty")
 _add("of its header alone", "text,label\n", refused="no rows")
-_add("without a header", "\n".join(lines()), refused="does the first line with the columns' names lack")
+_add("without a header", "\n".join(lines()), refused="does the first line with the columns. names lack")
 _add(
     "without a header, numbered",
     "\n".join(f"{text(n)},{n % 2}" for n in range(ROWS)),
