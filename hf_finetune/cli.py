@@ -91,7 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def start(argv: Sequence[str] | None = None) -> NoReturn:
     """What the console command and hf_finetune/run.py start: `main`, and out."""
-    leave(main(argv))
+    code = main(argv)
+    if code == stopping.EXIT_STOPPED:
+        stopping.deaf()  # a scheduler that repeats itself would change the code on the way out
+    leave(code)
 
 
 # A launcher ends all processes when one has failed: the one that speaks for all comes first. A process that is still

@@ -122,9 +122,14 @@ def deaf_worker(init: Any) -> Any:
     return partial(_deafen, init)
 
 
-def _deafen(init: Any, worker: int) -> None:
+def deaf() -> None:
+    """Hear no signal any more: of a process that ends, or whose work another one ends."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def _deafen(init: Any, worker: int) -> None:
+    deaf()
     if init is not None:
         init(worker)
 
