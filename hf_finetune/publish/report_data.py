@@ -95,7 +95,7 @@ def read_data(folder: Path) -> dict[str, Any]:
     kept, about = kept_data(folder), read_about(folder)
     if not kept:
         return {}
-    found = {key: about[key] for key in ("history", "versions", "machine") if key in about}
+    found: dict[str, Any] = {key: about[key] for key in ("history", "versions", "machine") if key in about}
     found |= {"strategy": about["strategy_table"]} if "strategy_table" in about else {}
     counts = {key: about[key] for key in ("rows", "skipped", "cleaned") if key in about}
     # An older version kept it all in report.json.

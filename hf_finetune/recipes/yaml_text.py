@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -120,7 +120,7 @@ def _build(events: Iterator[Any], event: Any, path: Path, reading: Reading) -> A
         if len(inner.value) > _LONGEST_KEY or _HALF.search(inner.value):
             raise yaml.MarkedYAMLError(
                 problem=f"a key of {len(inner.value):,} characters, or with half a character, is no key of a recipe",
-                problem_mark=inner.start_mark,
+                problem_mark=cast(yaml.Mark, inner.start_mark),
             )
         here = (*path, inner.value)
         if inner.value in mapping:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from hf_finetune.training.dry_run import batch_of, untouched
@@ -63,7 +64,7 @@ def names_of_rows(task: TaskData) -> Callable[[str, Sequence[int]], list[str]]:
     return names
 
 
-def rows_in_words(trainer: Any, rows: Sequence[int] | None, split: str = "train") -> str:
+def rows_in_words(trainer: Any, rows: Sequence[int] | np.ndarray | None, split: str = "train") -> str:
     """The first of the rows by name; nothing where they are not known."""
     if rows is None or not len(rows):
         return ""

@@ -74,7 +74,9 @@ def forget(fault: BaseException) -> None:
     seen: BaseException | None = fault
     while seen is not None:
         seen.__traceback__ = None
-        seen, seen.__cause__, seen.__context__ = seen.__cause__ or seen.__context__, None, None
+        behind = seen.__cause__ or seen.__context__
+        seen.__cause__ = seen.__context__ = None
+        seen = behind
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

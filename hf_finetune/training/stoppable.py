@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import distributed
+from transformers import TrainerControl
 
 from hf_finetune import stopping
 from hf_finetune.training.exact_resume import ExactTrainer
@@ -19,6 +20,7 @@ _AT_MOST = 50  # steps
 class StoppableTrainer(ExactTrainer):
     """A Trainer that saves and stops where `stopping` has heard a signal; what is due with the step is done first."""
 
+    control: TrainerControl
     _sealed_step = -1
     _agreement: Agreement | None = None
 
