@@ -56,6 +56,15 @@ def test_what_broke_overrides_is_a_fault(pair):
         load_recipe("digits", pair)
 
 
+@pytest.mark.parametrize(
+    "key", ["evaluation: {metrics: %s}", "evaluation: {best: %s}", "output_dir: %s", "strategy: %s"]
+)
+def test_half_a_character_is_told_wherever_it_stands(key, tmp_path):
+    (tmp_path / "a.yaml").write_text(load_recipe("digits").to_yaml() + "\n" + key % '"x\\ud800"')
+    with pytest.raises(RecipeError, match="half a character"):
+        load_recipe(str(tmp_path / "a.yaml"))
+
+
 def test_a_split_of_thousands_of_digits_does_not_break_another_data_set():
     recipe = load_recipe("cifar10", f"data.train_split={'9' * 5000}")
     with pytest.raises(RecipeError):

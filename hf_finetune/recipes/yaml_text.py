@@ -104,6 +104,7 @@ def _build(events: Iterator[Any], event: Any, path: Path, reading: Reading) -> A
     if isinstance(event, yaml.ScalarEvent):
         if half := half_character(event.value):
             reading.faults.append((path, line, half))
+            return _HALF.sub("?", event.value)  # what looks further for faults takes it for text
         if event.style is not None:
             return event.value
         return None if event.value in _NULL else Plain(event.value)
