@@ -12,6 +12,7 @@ from datasets import Dataset, Features, Image, Value
 from hf_finetune.data import sizes
 from hf_finetune.data.guarded import _check_place
 from hf_finetune.data.hub_paths import refuse_paths
+from hf_finetune.data.images import open_image
 from hf_finetune.data.sizes import check_size
 from hf_finetune.errors import DataError
 
@@ -90,3 +91,12 @@ def test_a_table_of_repeated_values_is_taken_while_it_is_small(tmp_path, monkeyp
     monkeypatch.setattr(sizes, "_becomes", lambda array: looked.append(array.type) or 1)
     check_size(tmp_path / "a.parquet")
     assert looked and all(pa.types.is_dictionary(kind) for kind in looked)
+
+
+def test_postscript_is_no_image(tmp_path):
+    """Pillow would start Ghostscript for it."""
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    (tmp_path / "a.png").write_bytes(program)
+    for value in (program, str(tmp_path / "a.png"), {"bytes": program, "path": None}):
+        with pytest.raises(OSError, match="cannot identify"):
+            open_image(value)

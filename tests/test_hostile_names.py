@@ -166,16 +166,25 @@ def _replaced(value, text):
     return text if isinstance(value, str) else value
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.fixture(scope="module")
+def view(run):
+    return view_of(read_material(run[0]))
+
+
+@pytest.fixture(scope="module")
+def plain(view):
+    return Tags(render([_replaced(view, "name")], None))
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=HOSTILE)
-def test_whatever_names_are_the_page_has_the_same_parts(run, text):
-    view = view_of(read_material(run[0]))
-    plain, hostile = (Tags(render([_replaced(view, one)], None)) for one in ("name", text))
-    assert (hostile.tags, hostile.scripts, hostile.handlers) == (plain.tags, plain.scripts, plain.handlers)
+def test_whatever_names_are_the_page_has_no_other_parts(view, plain, text):
+    hostile = Tags(render([_replaced(view, text)], None))
+    assert hostile.tags <= plain.tags and hostile.scripts == 1 and not hostile.handlers
     assert all(str(address).startswith(("data:", "#")) for address in hostile.addresses)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(text=HOSTILE)
 def test_whatever_a_name_is_a_code_span_holds_it(text):
     page = Tags(MarkdownIt("commonmark").render(f"before {code(text)} after"))

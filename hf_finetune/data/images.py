@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import stat
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 _STRIP = 1 << 22  # pixels of a deep image that are scaled at once
+_USUAL = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 
@@ -61,7 +63,14 @@ def open_image(value: bytes | str | Path | dict[str, Any] | Image.Image | None) 
             raise OSError("it is a folder" if stat.S_ISDIR(status.st_mode) else "it is not a regular file")
     if not (value if isinstance(value, bytes) else status.st_size):
         raise OSError("the image is empty (0 bytes)")
-    return Image.open(io.BytesIO(value) if isinstance(value, bytes) else value)
+    return Image.open(io.BytesIO(value) if isinstance(value, bytes) else value, formats=_formats())
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """What Pillow reads by itself, the usual kinds first; PostScript it hands to another program, Ghostscript."""
+    Image.init()
+    return tuple(sorted((name for name in Image.OPEN if name != "EPS"), key=lambda name: name not in _USUAL))
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
