@@ -197,8 +197,8 @@ _CASES = [
     ("a card that names a file of this machine", train(_readme("{folder}/secret.csv")), ("outside of",)),
     ("a card that names an address", train(_readme("http://127.0.0.1:9/secret.csv")), ("data.dataset",)),
     ("JSON nested 100,000 deep", train(_table("rows.json", '{"a":' * 100_000), "data/rows.json"), ("cannot be read",)),
-    ("an image that is a pipe", train(_pipe, "data/rows.csv", "image-classification"), ("no file",)),
-    ("an array of objects", train(_pickled_array, "data/train.parquet", "image-classification"),
+    ("an image that is a pipe", train(_pipe, "data/rows.csv", "image-classification"), ("not a regular file",)),
+    ("an array of objects", train(_pickled_array, "data/train.parquet, image: image", "image-classification"),
      ("cannot be", "unknown", "identify")),
     ("PostScript called png", train(_postscript, task="image-classification"), ("cannot", "identify")),
 ]  # fmt: skip
