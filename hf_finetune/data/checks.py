@@ -92,7 +92,9 @@ def _inspect_image(value: Any) -> tuple[str | None, str, bool, bool]:
 
 def _why_undecodable(value: Any, error: OSError) -> str:
     head, path = (value["bytes"], value["path"]) if value else (None, None)
-    kind = kind_of(head[:512]) if head is not None else kind_of_file(Path(path)) if path else None
+    kind = None
+    if not is_bands(value):
+        kind = kind_of(head[:512]) if head is not None else kind_of_file(Path(path)) if path else None
     # Pillow names the object in memory by its address, and the path is told beside: neither helps the reader.
     unknown = "cannot identify image file" in str(error)
     reason = "it is not an image" if unknown else shown(error.strerror or error, 200)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import datasets
 import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import Dataset
 
 from hf_finetune.data.columns import holds_paths
+from hf_finetune.data.json_rows import check_json
 from hf_finetune.data.kinds import kind_of_file
 from hf_finetune.data.legible import bad_bytes_named
 from hf_finetune.data.separated import read_separated
@@ -76,12 +79,22 @@ def _read_with_datasets(reader: str, path: Path) -> Dataset:
     kind = kind_of_file(path, pictures=True)
     if kind and not kind.startswith((reader, "gzip" if path.suffix.lower() == ".gz" else reader)):
         raise DataError(f"{path}: this is {kind}.")
+    if reader == "json":
+        check_json(path)
+    elif _is_without_rows(path):
+        raise DataError(f"{path}: no rows.")
     try:
         return datasets.load_dataset(reader, data_files={"train": str(path)}, split="train")
     except Exception as error:  # the builders raise errors of many kinds, with the reason in the cause
         if (disk := of_a_disk(error, [Path(datasets.config.HF_DATASETS_CACHE)])) is not None:
             raise disk from error
         raise DataError(f"{path} cannot be read as {reader}: {reason_of(error)}") from error
+
+
+def _is_without_rows(path: Path) -> bool:
+    with suppress(pa.ArrowInvalid, OSError):  # what is wrong with it is told when it is read
+        return bool(pq.read_metadata(path).num_rows == 0)
+    return False
 
 
 def reason_of(error: BaseException) -> str:

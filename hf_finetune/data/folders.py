@@ -12,6 +12,7 @@ from datasets import Dataset, DatasetDict, Features, Image, Value
 from hf_finetune.console import say
 from hf_finetune.data.files import reason_of
 from hf_finetune.data.guarded import guarded
+from hf_finetune.data.json_rows import check_json
 from hf_finetune.data.kinds import IMAGE_SUFFIXES
 from hf_finetune.data.shown import listed, shown
 from hf_finetune.errors import DataError
@@ -162,6 +163,8 @@ def _read_repository(folder: Path, config: str | None) -> dict[str, Dataset]:
     has_images = any(path.suffix.lower() in _IMAGES for path in folder.iterdir())
     if has_images:
         raise DataError(f"data.dataset={folder}: the images lie in no class folders, so they have no labels. {wanted}")
+    for path in (path for path in _visible_below(folder) if path.suffix.lower() in (".json", ".jsonl")):
+        check_json(path)
     try:
         with guarded(folder):
             return dict(datasets.load_dataset(str(folder), config))

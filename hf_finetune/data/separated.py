@@ -40,7 +40,7 @@ def read_separated(path: Path, separator: str) -> Dataset:
         name; with the rows.
     """
     try:
-        head, size = _look(path)
+        head, size = look(path)
         if not head.removeprefix(codecs.BOM_UTF8).strip():
             raise DataError(f"{path}: the file is empty.")
         if kind := kind_of(head, pictures=True):
@@ -59,8 +59,13 @@ def read_separated(path: Path, separator: str) -> Dataset:
     return Dataset(datasets.table.InMemoryTable(table))
 
 
-def _look(path: Path) -> tuple[bytes, int]:
-    """The first bytes of the text and how many there are."""
+def look(path: Path) -> tuple[bytes, int]:
+    """The first bytes of a text, plain or compressed by gzip, and how many there are.
+
+    Raises:
+        DataError: it unpacks to what would fill the memory.
+        OSError, EOFError: it cannot be unpacked.
+    """
     if path.suffix.lower() != ".gz":
         with path.open("rb") as file:
             return file.read(_HEAD), path.stat().st_size
@@ -73,7 +78,7 @@ def _look(path: Path) -> tuple[bytes, int]:
             if size > most:
                 raise DataError(
                     f"{path}: its {path.stat().st_size:,} bytes unpack to more than {most:,}, as a trap for the memory "
-                    "does. If it is sound, unpack it first (gunzip) and name the csv."
+                    "does. If it is sound, unpack it first (gunzip) and name that."
                 )
     return head, size
 
@@ -106,7 +111,7 @@ def _parse(path: Path, separator: str, encoding: str, block: int) -> pa.Table:
             path,
             read_options=csv.ReadOptions(
                 block_size=min(max(block + 1, 1 << 20), _LARGEST_BLOCK),
-                encoding=encoding,
+                encoding=how.get("encoding", encoding),
                 use_threads=how.get("handler") is None,
             ),
             parse_options=csv.ParseOptions(
@@ -124,7 +129,8 @@ def _parse(path: Path, separator: str, encoding: str, block: int) -> pa.Table:
             return "skip"
 
         try:
-            parse(handler=note)  # again, one row after the other: only so it counts them
+            # Again, one row after the other: only so it counts them. Any bytes are Latin-1.
+            parse(handler=note, encoding="latin-1" if encoding == "utf-8" else encoding)
         except (pa.ArrowInvalid, UnicodeError):
             raise error from None
         if not uneven:
@@ -137,7 +143,9 @@ def _uneven_in_words(path: Path, rows: list[Any]) -> str:
         f"{path}: the first line has {rows[0].expected_columns} cells, and another number stands in {len(rows):,} of "
         "the rows (counted from 0, without the first line):"
     ]
-    lines += [f"  row {row.number - 2}: {row.actual_columns}: {shown(row.text, 100)}" for row in rows[:_NAMED]]
+    lines += [
+        f"  row {row.number - 2}: {row.actual_columns}: {shown(_as_utf8(row.text), 100)}" for row in rows[:_NAMED]
+    ]
     if len(rows) > _NAMED:
         lines.append(f"  ... and {len(rows) - _NAMED:,} more")
     if any((row.text or "").count('"') % 2 for row in rows):
@@ -146,6 +154,14 @@ def _uneven_in_words(path: Path, rows: list[Any]) -> str:
         'A cell with a separator, a line break or a quote in it stands in double quotes; a quote inside is written "".'
     )
     return "\n".join(lines)
+
+
+def _as_utf8(text: str) -> str:
+    """A text that was read as Latin-1, or as it is where it was not."""
+    try:
+        return text.encode("latin-1").decode(errors="replace")
+    except UnicodeEncodeError:
+        return text
 
 
 def _with_clean_names(path: Path, table: pa.Table) -> pa.Table:

@@ -34,10 +34,10 @@ _add("jsonl with a broken line", _lines('{"text": "w3", "label": pos}'), refused
 _add("jsonl that is empty", "", refused="the file is empty")
 _add("json of no rows", "[]", file="a.json", refused="a.json")
 _add("json of one empty object", "{}", file="a.json", refused="a.json|Which column")
-_add("json of null", "null", file="a.json", refused="a.json cannot be read as json|Which column")
-_add(
-    "json of numbers", "[1, 2, 3]", file="a.json", refused="a.json cannot be read as json|Which column|no column looks"
-)
+_add("json of null", "null", file="a.json", refused="a.json cannot be read as json: it begins with 'null'")
+_add("json of numbers", "[1, 2, 3]", file="a.json", refused="row 0 .* is '1', and rows are objects")
+_add("json with null among its rows", json.dumps([None, *_GOOD]), file="a.json", refused="row 0 .* is 'None', and rows")
+_add("jsonl with a line of null", _lines("null"), refused="line 24 .* is null; rows are objects")
 _add("json of texts", json.dumps([text(n) for n in range(9)]), file="a.json", refused="Which column is the label")
 _add("json of columns", json.dumps({"text": ["w3"] * 9, "label": ["pos"] * 9}), file="a.json", refused="Which column")
 _add("jsonl with a BOM", _lines(), encoding="utf-8-sig", says=_TWO)
@@ -58,9 +58,9 @@ _add(
     "json with half of a pair",
     json.dumps([*_GOOD, {"text": "w3 \ud800", "label": "pos"}]),
     file="a.json",
-    refused="a.json cannot be read as json: ",
+    refused="row 24 .counted from 0. holds half of a surrogate pair",
 )
-_add("jsonl with NaN for labels", _lines('{"text": "w3", "label": NaN}'), refused="a.jsonl cannot be read|row 24")
+_add("jsonl with NaN for labels", _lines('{"text": "w3", "label": NaN}'), refused="holds values of different types")
 _add(
     "jsonl with one key twice",
     _lines('{"text": "w3", "text": "w4", "label": "pos"}'),
