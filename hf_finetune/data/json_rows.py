@@ -14,6 +14,7 @@ from hf_finetune.data.shown import shown
 from hf_finetune.errors import DataError
 
 _MANY = 500  # brackets of a row that is looked at for how deep they go
+_HALF_WITHIN = re.compile("[\ud800-\udfff]")
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 _LONGEST = 2**30  # bytes of a line
 
@@ -61,12 +62,11 @@ def _check_list(path: Path, file: IO[bytes]) -> None:
 def _refuse_halves(path: Path, rows: list[Any]) -> None:
     """Halves of surrogate pairs are no characters: on their way they would become others."""
     for row, value in enumerate(rows):
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
+        if _HALF_WITHIN.search(json.dumps(value, ensure_ascii=False)):
             raise DataError(
-                f"{path} cannot be read as json: row {row} (counted from 0) holds half of a surrogate pair: {shown(value)}"
-            ) from None
+                f"{path} cannot be read as json: row {row} (counted from 0) holds half of a surrogate pair: "
+                f"{shown(value)}"
+            )
 
 
 def _check_lines(path: Path, file: IO[bytes]) -> None:

@@ -10,6 +10,7 @@ goes on in a new process. FILE (benchmarks/results/faults_data.json) gets the fi
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import resource
@@ -107,6 +108,8 @@ def _work(task: Path) -> None:
     by_name = {case.name: case for case in CASES}
     with tempfile.TemporaryDirectory(dir=task.parent) as place:
         models = checkpoints(Path(place) / "models")
+        gc.collect()
+        gc.freeze()  # else every run of the Trainer looks at a million objects of the libraries
         print("ready", file=answers, flush=True)
         for number, name in enumerate(json.loads(task.read_text())):
             with tempfile.TemporaryDirectory(dir=place) as folder:
