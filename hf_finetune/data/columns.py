@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from datasets import Array2D, Array3D, ClassLabel, Dataset, Image, Json, LargeList, List, Value
+from datasets import Array2D, Array3D, ClassLabel, Dataset, Features, Image, Json, LargeList, List, Value
 
 from hf_finetune.data.bands import holds_arrays
 from hf_finetune.data.headers import refuse_missing_names
@@ -127,24 +127,25 @@ def _find_label(split: Dataset, exclude: Sequence[str | None], quiet: bool = Fal
     """The label column; with `quiet`, '' where the text has to be found first."""
     names = [name for name in split.column_names if name not in exclude]
     exact = [name for name in names if name in LABEL_NAMES]
-    classes = [name for name in names if isinstance(split.features[name], ClassLabel)]
+    features = split.features  # a copy of all at every call
+    classes = [name for name in names if isinstance(features[name], ClassLabel)]
     for candidates in (exact, classes):
         if len(candidates) == 1:
             return candidates[0]
     if quiet and not exact and not classes:
         return ""
-    left = exact or classes or [name for name in names if not is_id(name) and _can_hold_label(split, name)]
+    left = exact or classes or [name for name in names if not is_id(name) and _can_hold_label(split, name, features)]
     return _only(split, "label", left, exclude=())
 
 
-def _can_hold_label(split: Dataset, name: str) -> bool:
-    feature = split.features[name]
+def _can_hold_label(split: Dataset, name: str, features: Features) -> bool:
+    feature = features[name]
     if is_list(feature):
         feature = feature.feature
     return (
         isinstance(feature, (ClassLabel, Value))
         and feature.dtype not in ("binary", "large_binary")
-        and not holds_paths(split, name)
+        and not holds_paths(split, name, features)
     )
 
 
@@ -157,10 +158,9 @@ def _text_columns(split: Dataset) -> list[str]:
 
 
 def _image_columns(split: Dataset) -> list[str]:
-    typed = [name for name, feature in split.features.items() if isinstance(feature, (Image, Array3D))]
-    if typed:
-        return typed
-    return [name for name in split.column_names if holds_paths(split, name) or _is_bytes(split.features[name])]
+    features = split.features
+    typed = [name for name, feature in features.items() if isinstance(feature, (Image, Array3D))]
+    return typed or [name for name in features if holds_paths(split, name, features) or _is_bytes(features[name])]
 
 
 def _can_hold_image(split: Dataset, name: str) -> bool:
@@ -173,9 +173,15 @@ def _is_bytes(feature: Any) -> bool:
     return isinstance(feature, Value) and feature.dtype in ("binary", "large_binary")
 
 
-def holds_paths(split: Dataset, name: str) -> bool:
-    """Whether the column's first values end like image files."""
-    if not _is_text(split.features[name]) or not len(split):
+def holds_paths(split: Dataset, name: str, features: Features | None = None) -> bool:
+    """Whether the column's first values end like image files.
+
+    Args:
+        split: with the column.
+        name: of the column.
+        features: of the split, whose own are a copy at every look: for callers that ask for many columns.
+    """
+    if not _is_text((features or split.features)[name]) or not len(split):
         return False
-    first = [value for value in split[: min(20, len(split))][name] if value]
+    first = [value for value in split.select_columns([name])[: min(20, len(split))][name] if value]
     return bool(first) and all(value.lower().endswith(IMAGE_SUFFIXES) for value in first)

@@ -65,7 +65,8 @@ def _format_of(path: Path) -> str:
 
 def _anchor_paths(table: Dataset, folder: Path) -> Dataset:
     """Paths of images are meant from the folder of the file that names them."""
-    for name in [column for column in table.column_names if holds_paths(table, column)]:
+    features = table.features
+    for name in [column for column in features if holds_paths(table, column, features)]:
         paths = [None if not value else str(folder / value) for value in table[name]]
         place = table.column_names
         table = table.remove_columns(name).add_column(name, paths).select_columns(place)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from datasets import ClassLabel, Dataset, Value
 
 from hf_finetune.data.kinds import IMAGE_SUFFIXES
@@ -25,9 +27,9 @@ def refuse_missing_names(split: Dataset) -> None:
         DataError: it is so.
     """
     contents = [name for name in split.column_names if _is_content(name)]
-    others = [name for name in split.column_names if name not in contents] if contents else []
-    for name in others:
-        if _is_own_value(split, name):
+    features = split.features if contents else {}
+    for name in features:
+        if name not in contents and _is_own_value(split, name, features[name]):
             raise DataError(
                 f"Columns are called '{shown(contents[0])}' and '{shown(name)}', like a row of the table: does the "
                 "first line with the columns' names lack? Add one, such as text,label. If these are the names, say "
@@ -39,12 +41,11 @@ def _is_content(name: str) -> bool:
     return len(name.split()) > 2 or len(name) > _LONG or name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def _is_own_value(split: Dataset, name: str) -> bool:
-    feature = split.features[name]
+def _is_own_value(split: Dataset, name: str, feature: Any) -> bool:
     if isinstance(feature, ClassLabel) or not isinstance(feature, Value):
         return False
     if feature.dtype in ("string", "large_string"):
-        return name in split[: min(_LOOKED_AT, len(split))][name]
+        return name in split.select_columns([name])[: min(_LOOKED_AT, len(split))][name]
     return feature.dtype.startswith(("int", "uint", "float")) and _is_number(name)
 
 

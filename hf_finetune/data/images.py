@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+_ORIENTATION = 0x0112  # EXIF's tag
 _STRIP = 1 << 22  # pixels of a deep image that are scaled at once
 _USUAL = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
@@ -33,7 +34,8 @@ def decode_image(value: bytes | str | Path | dict[str, Any] | Image.Image, mode:
     try:
         image = open_image(value)
         image.load()
-        image = ImageOps.exif_transpose(image)
+        if image.getexif().get(_ORIENTATION, 1) != 1:  # else it would be a copy, of half a gigabyte for the largest
+            image = ImageOps.exif_transpose(image)
         if image.mode in _DEEP_MODES:
             image = _to_eight_bits(image)
         elif image.mode == "P" and "transparency" in image.info:
@@ -41,6 +43,8 @@ def decode_image(value: bytes | str | Path | dict[str, Any] | Image.Image, mode:
         return image.convert(mode)
     except OSError:
         raise
+    except MemoryError as error:
+        raise OSError("there is not enough memory to decode it") from error
     except Exception as error:  # on broken files Pillow's decoders raise errors of every kind
         raise OSError(str(error) or type(error).__name__) from error
 
@@ -80,22 +84,23 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     Modes I and F do not say their range: it is the smallest of [0, 1] (F alone), [0, 255] and [0, 65535] that holds
     the image.
     """
-    stored = np.asarray(image)
     # In strips: as float64, and with the steps between, the largest images would take ten gigabytes.
     rows = max(1, _STRIP // max(image.width, 1))
-    strips = [slice(start, start + rows) for start in range(0, len(stored), rows)]
-    highest = max((_finite(stored[strip]).max(initial=0.0) for strip in strips), default=0.0)
+    strips = [(start, min(start + rows, image.height)) for start in range(0, image.height, rows)]
+    highest = max((_values(image, *strip).max(initial=0.0) for strip in strips), default=0.0)
     if image.mode.startswith("I;16") or highest > 255:
         white = max(65535.0, highest)
     elif image.mode == "F" and highest <= 1:
         white = 1.0
     else:
         white = 255.0
-    levels = np.empty(stored.shape, dtype=np.uint8)
-    for strip in strips:
-        levels[strip] = np.rint(_finite(stored[strip]).clip(0, white) * (255 / white))
+    levels = np.empty((image.height, image.width), dtype=np.uint8)
+    for start, end in strips:
+        levels[start:end] = np.rint(_values(image, start, end).clip(0, white) * (255 / white))
     return Image.fromarray(levels)
 
 
-def _finite(values: np.ndarray) -> np.ndarray:
-    return np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+def _values(image: Image.Image, start: int, end: int) -> np.ndarray:
+    """Rows of a grey image, finite float64 (end - start, width)."""
+    values = np.asarray(image.crop((0, start, image.width, end))).astype(np.float64)
+    return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)

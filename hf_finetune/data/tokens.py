@@ -75,7 +75,7 @@ def tokenize(split: Dataset, tokenizer: Any, limit: int | None, window_overlap: 
         if "text_pair" in split.column_names:
             raise UserError("data.long_text=windows cuts one text, and these are pairs: use data.long_text=truncate.")
         options |= _window_options(tokenizer, limit, window_overlap)
-    shorten = _shortener(tokenizer, limit) if limit is not None and window_overlap is None else None
+    shorten = shortener(tokenizer, limit) if limit is not None and window_overlap is None else None
     ids: list[np.ndarray] = []
     types: list[np.ndarray] = []
     lengths: list[int] = []
@@ -113,8 +113,8 @@ def _chunks(split: Dataset) -> Iterator[dict[str, list[Any]]]:
             start = int(end) + 1
 
 
-def _shortener(tokenizer: Any, limit: int) -> Callable[[str], str]:
-    """Takes from a very long text what gives the first `limit` tokens, cut at a space; others stay as they are.
+def shortener(tokenizer: Any, limit: int) -> Callable[[str], str]:
+    """Takes from a very long text what gives the first `limit` tokens, cut at a space; other texts stay as they are.
 
     A text of ten million characters would take gigabytes to become the 512 tokens that are kept.
     """

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hf_finetune.data.tokens import shortener
 from hf_finetune.evaluation.attribution import Attributions, Deadline, NotPossible, at_rest, goal, in_batches
 
 _NO_OFFSETS = "No weights of words: this tokenizer does not tell where in the text its tokens stand."
@@ -59,10 +60,13 @@ def explain_texts(
 
 
 def _encode(tokenizer: Any, batch: Sequence[tuple[str, ...]], limit: int | None) -> Any:
-    pairs = [parts[1] for parts in batch] if len(batch[0]) > 1 else None
     backend = tokenizer.backend_tokenizer
     truncation, padding = backend.truncation, backend.padding  # what it was told last goes into its tokenizer.json
     try:
+        if limit is not None:
+            shorten = shortener(tokenizer, limit)
+            batch = [tuple(map(shorten, parts)) for parts in batch]
+        pairs = [parts[1] for parts in batch] if len(batch[0]) > 1 else None
         return tokenizer(
             [parts[0] for parts in batch],
             pairs,

@@ -37,7 +37,7 @@ _add("json of one empty object", "{}", file="a.json", refused="a.json|Which colu
 _add("json of null", "null", file="a.json", refused="a.json cannot be read as json: it begins with 'null'")
 _add("json of numbers", "[1, 2, 3]", file="a.json", refused="row 0 .* is '1', and rows are objects")
 _add("json with null among its rows", json.dumps([None, *_GOOD]), file="a.json", refused="row 0 .* is 'None', and rows")
-_add("jsonl with a line of null", _lines("null"), refused="line 24 .* is null; rows are objects")
+_add("jsonl with a line of null", _lines("null"), refused="line 24 .* is null, and rows are objects")
 _add("json of texts", json.dumps([text(n) for n in range(9)]), file="a.json", refused="Which column is the label")
 _add("json of columns", json.dumps({"text": ["w3"] * 9, "label": ["pos"] * 9}), file="a.json", refused="Which column")
 _add("jsonl with a BOM", _lines(), encoding="utf-8-sig", says=_TWO)
