@@ -56,8 +56,7 @@ def disk_errno(fault: BaseException, place: Path | None = None) -> int | None:
             with suppress(OSError):
                 if not place.exists():
                     return errno.ENODEV
-            if _is_torchs(seen):
-                return probe(place)
+            return probe(place)  # safetensors finds no file where the disk does not answer
         seen = seen.__cause__
     return None
 
@@ -88,12 +87,13 @@ def disk_error(what: str, number: int, place: Path) -> DiskError:
 
 
 @contextmanager
-def writing(what: str, place: Path) -> Iterator[None]:
+def writing(what: str, place: Path, done: str = "written") -> Iterator[None]:
     """What is written inside: a fault of its disk becomes a DiskError.
 
     Args:
         what: is written, as the subject of a sentence.
         place: the folder that it is written to.
+        done: read, where it is read.
     """
     try:
         yield
@@ -103,7 +103,7 @@ def writing(what: str, place: Path) -> Iterator[None]:
         number = disk_errno(fault, place)
         if number is None:
             raise
-        raise disk_error(f"{what} could not be written", number, place) from fault
+        raise disk_error(f"{what} could not be {done}", number, place) from fault
 
 
 def of_a_disk(fault: BaseException, places: Sequence[Path]) -> DiskError | None:

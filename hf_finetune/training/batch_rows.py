@@ -82,6 +82,7 @@ def suspects_in_words(trainer: Any, rows: Sequence[int] | None) -> str:
     found: dict[int, str] = {}
     with untouched(trainer):
         trainer.model.eval()
+        trainer.model.zero_grad(set_to_none=True)  # of the step itself
         for row in tried:
             if (reason := _reason(trainer, row)) is not None:
                 found[row] = reason

@@ -167,10 +167,12 @@ class SealedTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         together(self._place.check)
-        if launcher_shards_the_model():
-            super()._load_best_model()
-        else:
-            checkpoints.load_weights(self.model, Path(self._point_to_best()))
+        best = Path(self._point_to_best())
+        with writing(f"The best checkpoint, {best},", best.parent, "read"):
+            if launcher_shards_the_model():
+                super()._load_best_model()
+            else:
+                checkpoints.load_weights(self.model, best)
 
     def _point_to_best(self) -> str:
         """The best checkpoint by its step: a stored path would be wrong once the folder has moved."""

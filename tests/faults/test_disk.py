@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from cache_samples import data_for, recipe_of
-from fault_samples import Drive, after_saves, fill, outcome, small_disk
+from fault_samples import Drive, after_saves, fill, outcome, small_disk, weights_of
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from trainer_samples import trainer
@@ -110,7 +110,7 @@ def test_without_another_disk_the_checkpoint_before_is_kept_and_named(tmp_path, 
     assert outcome(disk / "run") == expected
 
 
-@pytest.mark.parametrize("leave", [0, 60_000])
+@pytest.mark.parametrize("leave", [0, 30_000, 60_000], ids=["nothing", "half of the model", "the model"])
 def test_a_final_model_that_finds_no_room_does_not_look_like_one(tmp_path, disk, monkeypatch, leave, capsys):
     expected = reference(tmp_path)
     recipe = recipe_on(tmp_path, disk)
@@ -119,8 +119,13 @@ def test_a_final_model_that_finds_no_room_does_not_look_like_one(tmp_path, disk,
         told = expect_fault(recipe, "the finished run in .* could not be written: the disk of .* is full")
     assert "checkpoint-6: once the disk is well again, the same command goes on" in told
     left = {path.name for path in (disk / "run").iterdir()}
-    assert left <= {"recipe.yaml", "state.json", "checkpoints"}  # no config.json, no metrics.json, no weights
-    with pytest.raises(UserError):
+    assert not left & {"metrics.json", "predictions.parquet"}
+    if leave < 60_000:
+        assert left == {"recipe.yaml", "state.json", "checkpoints"}
+        with pytest.raises(UserError):
+            load_finished(disk / "run")
+    else:  # whole, and the trained one; what is missing is the rest of the run
+        assert weights_of(disk / "run") == expected[0]
         load_finished(disk / "run")
     (disk / "filler").unlink()
     capsys.readouterr()
