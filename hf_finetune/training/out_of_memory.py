@@ -73,9 +73,8 @@ def forget(fault: BaseException) -> None:
     """Let go of what the frames of a fault hold, and of what lies unused on the device."""
     seen: BaseException | None = fault
     while seen is not None:
-        seen.__traceback__ = None
         behind = seen.__cause__ or seen.__context__
-        seen.__cause__ = seen.__context__ = None
+        seen.__traceback__ = seen.__cause__ = seen.__context__ = None
         seen = behind
     gc.collect()
     if torch.cuda.is_available():

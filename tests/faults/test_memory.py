@@ -109,7 +109,7 @@ def test_evaluation_that_does_not_fit_names_its_own_settings(tmp_path, monkeypat
         all_memory()
 
     monkeypatch.setattr(FinetuneTrainer, "prediction_step", too_much)
-    with pytest.raises(OutOfMemory, match=r"in evaluation: [\s\S]*training.per_device_eval_batch_size=32"):
+    with pytest.raises(OutOfMemory, match=r"in evaluation: [\s\S]*training.per_device_eval_batch_size=128"):
         finetune(small(tmp_path / "run"))
 
 
