@@ -1,4 +1,7 @@
-"""Who computes on the CPU during a run: chosen by the first process for all, and by the run's beginning for its end."""
+"""Who computes on the CPU during a run: chosen by the first process for all, and by the run's beginning for its end.
+
+A first run measures; later ones on the same machine take what it found (`known_kernels.py`).
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from typing import Any
 
 from torch import nn
 
-from hf_finetune.evaluation.products import fast_products, faster_library
+from hf_finetune.evaluation.products import fast_products, faster_library, library_in_use
 from hf_finetune.model.attention import fast_attention, faster_attention
 from hf_finetune.training.agreement import as_the_first
+from hf_finetune.training.known_kernels import known
 
 
 @contextmanager
@@ -22,9 +26,10 @@ def fast_kernels(model: nn.Module, recorded: Mapping[str, Any], batch_size: int)
         recorded: facts of the run that this one goes on with.
         batch_size: samples at a time.
     """
-    products = as_the_first(recorded.get("products") or faster_library())
+    products = as_the_first(recorded.get("products") or known("products", faster_library))
     with fast_products(products):
         # What attention is fastest depends on who multiplies: it is asked inside.
-        attention = as_the_first(recorded.get("attention") or faster_attention())
+        measured = f"attention beside {library_in_use()}"
+        attention = as_the_first(recorded.get("attention") or known(measured, faster_attention))
         with fast_attention(model, attention, batch_size=batch_size):
             yield

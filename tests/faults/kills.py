@@ -15,6 +15,7 @@ import argparse
 import gc
 import json
 import os
+import pickle
 import random
 import re
 import shutil
@@ -36,7 +37,7 @@ RESULTS = REPOSITORY / "benchmarks" / "results" / "faults_kills.json"
 PAGE = REPOSITORY / "benchmarks" / "faults.md"
 AIMS = {"write": 0.28, "cache": 0.15}  # shares of the kills; the others fall at any moment
 _TRUE_STARTS = 6  # kills through the true command line
-_MORE = 0.25  # chance that the next leg is struck too
+_MORE = 0.5  # chance that the next leg is struck too
 _STOPPED = re.compile(r"stopped by (\w+)(?: after step (\d+) of \d+(?:, saved in (\S+))?)?: the same command")
 
 
@@ -52,7 +53,7 @@ class Faults:
     def __init__(self, folder: Path, only: list[str], seed: int) -> None:
         from kills_variations import variations
 
-        self.folder, self.draw = folder, random.Random(seed)
+        self.folder, self.seed, self.draw, self.name = folder, seed, random.Random(seed), ""
         inputs = folder / "inputs"
         inputs.mkdir(parents=True)
         every = variations(inputs)
@@ -61,7 +62,6 @@ class Faults:
             raise SystemExit(f"--only: there are {', '.join(each.name for each in every)}")
         self.whole: dict[str, tuple[Path, float, int]] = {}  # folder, seconds of a leg, checkpoints
         self.cases: list[Case] = []
-        self.kinds: Counter[str] = Counter()
 
     def prepare(self) -> None:
         """The runs that nobody strikes."""
@@ -73,7 +73,7 @@ class Faults:
         gc.collect()
         gc.freeze()  # shared with the children as it is
         for number, variation in enumerate(self.variations):
-            case = Case(variation, self.folder / f"whole-{number}")
+            case = Case(variation, self.folder / f"whole-{number}", known=first.folder / "cache" / "kernels.json")
             began = time.monotonic()
             if case.leg().wait() != 0:
                 raise SystemExit(f"{variation.name}: the run that nobody struck has failed\n{case.said()}")
@@ -81,6 +81,25 @@ class Faults:
             count = len({entry["step"] for entry in _log(case.run) if "eval_loss" in entry})
             self.whole[variation.name] = (case.run, seconds, count)
             print(f"{variation.name}: {seconds:.1f} s, {count} checkpoints", flush=True)
+
+    def strike(self, kills: int, signals: int, jobs: int) -> None:
+        """All blows, by so many processes at a time."""
+        if jobs == 1:
+            self.kill(kills)
+            self.stop(signals)
+            return
+        pids = []
+        for job in range(jobs):
+            if (pid := os.fork()) == 0:
+                self.draw, self.name = random.Random(1000 * self.seed + job), f"{job}-"
+                self.strike(*(wanted // jobs + (job < wanted % jobs) for wanted in (kills, signals)), 1)
+                (self.folder / f"job-{job}").write_bytes(pickle.dumps(self.cases))
+                os._exit(0)
+            pids.append(pid)
+        for job, pid in enumerate(pids):
+            if os.waitpid(pid, 0)[1]:
+                raise SystemExit(f"job {job} has failed")
+            self.cases += pickle.loads((self.folder / f"job-{job}").read_bytes())
 
     def kill(self, wanted: int) -> None:
         """Kill until so many blows have fallen, with their shares in what they were aimed at."""
@@ -98,8 +117,8 @@ class Faults:
             true_starts -= truly
             case = self._case(fitting[number % len(fitting)], started if truly else forked)
             self._strike(case, aim, signal.SIGKILL)
-            if self.draw.random() < _MORE:
-                self._strike(case, "any", signal.SIGKILL)
+            while len(case.blows) < 4 and self.draw.random() < _MORE:
+                self._strike(case, self.draw.choice(["any", "write"]), signal.SIGKILL)
             self._judge(case)
 
     def stop(self, wanted: int) -> None:
@@ -109,10 +128,13 @@ class Faults:
             case = self._case(self.variations[number % len(self.variations)])
             number += 1
             self._strike(case, "any", self.draw.choice([signal.SIGTERM, signal.SIGINT]))
+            while len(case.blows) < 4 and self.draw.random() < _MORE:
+                self._strike(case, "any", self.draw.choice([signal.SIGTERM, signal.SIGINT]))
             self._judge(case)
 
     def _case(self, variation: Any, launch: Callable[..., Leg] = forked) -> Case:
-        case = Case(variation, self.folder / f"case-{len(self.cases)}", launch)
+        known = self.folder / "first" / "cache" / "kernels.json"
+        case = Case(variation, self.folder / f"case-{self.name}{len(self.cases)}", launch, known)
         self.cases.append(case)
         return case
 
@@ -143,16 +165,17 @@ class Faults:
 
         if code == 0 or (code < 0 and (case.run / "metrics.json").exists()):  # it came when all was done
             return {"saved": None}
-        told = _STOPPED.search(case.said())
-        if code != EXIT_STOPPED or told is None or told[1] != number.name:
+        told = list(_STOPPED.finditer(case.said()))[-1:]
+        if code != EXIT_STOPPED or not told or told[0][1] != number.name:
             case.faults.append(f"{number.name}: exit code {code}, {case.said()[-500:]}")
             return {"saved": None}
-        if told[2] is None:
+        step = told[0][2]
+        if step is None:
             return {"saved": None}
-        checkpoint = case.run / "checkpoints" / f"checkpoint-{told[2]}"
+        checkpoint = case.run / "checkpoints" / f"checkpoint-{step}"
         if (fault := damage(checkpoint)) is not None:
             case.faults.append(f"{number.name}: {checkpoint.name}: {fault}")
-        return {"saved": int(told[2])}
+        return {"saved": int(step)}
 
     def _judge(self, case: Case) -> None:
         """Start the command again until it ends, and compare."""
@@ -211,6 +234,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--signals", type=int, default=50)
     parser.add_argument("--only", nargs="*", default=[], help="variations whose names hold one of these")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="scratch; a temporary one if left out")
     parser.add_argument("--json", type=Path, help=f"figures; a whole run writes {RESULTS.relative_to(REPOSITORY)}")
@@ -220,8 +244,7 @@ def main() -> int:
     began = time.monotonic()
     faults = Faults(folder, options.only, options.seed)
     faults.prepare()
-    faults.kill(options.kills)
-    faults.stop(options.signals)
+    faults.strike(options.kills, options.signals, options.jobs)
     figures = {**faults.figures(), "seconds": round(time.monotonic() - began), "seed": options.seed}
     print(json.dumps(figures, indent=1))
     whole = not options.only and options.kills >= 200 and options.signals >= 50

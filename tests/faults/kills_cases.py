@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +21,13 @@ class Case:
         variation: what runs.
         folder: of the run, its cache and its log.
         launch: starts a leg.
+        known: what was measured of this machine, which every case takes over: it is not the run's.
     """
 
     variation: Any
     folder: Path
     launch: Callable[..., Leg] = forked
+    known: Path | None = None
     blows: list[dict[str, Any]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
@@ -35,6 +38,9 @@ class Case:
 
     def leg(self) -> Leg:
         """Start the command."""
+        if self.known is not None and not self.folder.exists():
+            (self.folder / "cache").mkdir(parents=True)
+            shutil.copy(self.known, self.folder / "cache")
         self.folder.mkdir(exist_ok=True)
         arguments = [*self.variation.arguments, f"output_dir={self.run}"]
         return self.launch(arguments, {"HF_FINETUNE_CACHE": str(self.folder / "cache")}, self.folder / "log")

@@ -180,6 +180,6 @@ def import_what_a_run_imports(arguments: Sequence[str], environment: Mapping[str
     import torch
 
     torch.set_num_threads(1)
-    threads = len(list(Path("/proc/self/task").iterdir())) if Path("/proc/self/task").exists() else 1
-    if threads > 1 or threading.active_count() > 1:
-        print(f"warning: {threads} threads before the first fork", flush=True)
+    threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    if len(threads) > 1 or threading.active_count() > 1:
+        print(f"warning: threads before the first fork: {threads}, {threading.enumerate()}", flush=True)

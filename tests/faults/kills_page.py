@@ -33,7 +33,7 @@ def _section(figures: dict[str, Any]) -> str:
     python tests/faults/kills.py
 
 Tiny random models, {len(kills["variations"])} variations: head, freeze, full, LoRA and LP-FT on images and texts, with
-checkpoints every third step or every epoch, workers 0 and 2, augmentation, mixup and CutMix, accumulation, dropout, an
+checkpoints every fifth step or every epoch, workers 0 and 2, augmentation, mixup and CutMix, accumulation, dropout, an
 EMA, a soup, early stopping, `max_steps` in the middle of an epoch. One process, one thread, CPU. Each struck run was
 started again with the same command; weights, metrics.json without times, log, predictions.parquet and the newest
 checkpoint were compared to the bit with those of a run that nobody struck.

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from data_samples import photo
 from model_samples import save_checkpoint
+from tqdm import tqdm
 
 NAMES = ("ant", "bee", "cat")
 ROWS = {"train": 64, "validation": 33, "test": 24}
@@ -23,19 +24,19 @@ _ALWAYS = (
 _STEPS = (
     "training.num_train_epochs=3",
     *(f"training.{name}_strategy=steps" for name in ("save", "eval")),
-    *(f"training.{name}_steps=3" for name in ("save", "eval")),
+    *(f"training.{name}_steps=5" for name in ("save", "eval")),
     "training.logging_steps=2",
     "training.learning_rate=3e-3",
 )
 _EPOCHS = (
-    "training.num_train_epochs=6",
-    "training.dataloader_num_workers=2",
+    "training.num_train_epochs=5",
     "training.gradient_accumulation_steps=2",
     "training.logging_steps=3",
     "training.learning_rate=1e-2",
     "average.ema=0.9",
     "evaluation.patience=2",
 )
+_WORKERS = {("image", "head"), ("image", "full"), ("image", "lp_ft"), ("text", "freeze"), ("text", "lora")}
 _KEPT = ("head", "freeze", "lp_ft")  # whose frozen blocks run once
 _OWN = {
     ("image", "steps", "full"): ("data.augment={pad_crop: 2, flip: 0.5}", "data.mixup=0.3", "average.soup=greedy"),
@@ -68,6 +69,7 @@ class Variation:
 
 def variations(folder: Path) -> list[Variation]:
     """All of them; their data and checkpoints are made in a folder."""
+    tqdm.monitor_interval = 0  # no thread: there will be forks
     recipes = {"image": _images(folder), "text": _texts(folder)}
     return [
         _variation(modality, strategy, when, recipe)
@@ -87,6 +89,7 @@ def _variation(modality: str, strategy: str, when: str, recipe: Path) -> Variati
         *_ALWAYS,
         *(_STEPS if when == "steps" else _EPOCHS),
         *(["cache.prefix=on"] if kept else []),
+        *(["training.dataloader_num_workers=2"] if when == "epochs" and (modality, strategy) in _WORKERS else []),
         *own,
     ]
     return Variation(f"{modality} {strategy} {when}", tuple(arguments), kept)
