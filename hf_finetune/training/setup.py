@@ -149,8 +149,9 @@ def _sampler(recipe: Recipe, task: TaskData, arguments: TrainingArguments, sampl
         return BalancedSampler(task.train["label"], recipe.seed)
     if (mixed := order_of_sources(task, recipe.seed)) is not None:
         return mixed
-    given = "train_sampling_strategy" in recipe.training.values()
-    return None if given else length_groups(samples.train, arguments, recipe.seed)
+    # transformers' own group_by_length draws from the global generator: a resumed run would see other rows.
+    given = recipe.training.values().get("train_sampling_strategy", "group_by_length")
+    return length_groups(samples.train, arguments, recipe.seed) if given == "group_by_length" else None
 
 
 def _metrics_of_validation(

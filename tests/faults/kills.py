@@ -23,7 +23,6 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -203,25 +202,6 @@ class Faults:
     def _hits(self, aim: str) -> int:
         return sum(blow["signal"] == "SIGKILL" and blow["place"] == PLACES[aim] for _, blow in self._blows())
 
-    def figures(self) -> dict[str, Any]:
-        """All counts."""
-        found: dict[str, Any] = {}
-        for name, signals in {"kills": ("SIGKILL",), "signals": ("SIGTERM", "SIGINT")}.items():
-            blows = [(case, blow) for case, blow in self._blows() if blow["signal"] in signals]
-            cases = [case for case in self.cases if any(blow["signal"] in signals for blow in case.blows)]
-            found[name] = {
-                "blows": len(blows),
-                "runs": len(cases),
-                "equal": sum(not case.faults for case in cases),
-                "places": dict(Counter(blow["place"] for _, blow in blows).most_common()),
-                "variations": dict(Counter(case.variation.name for case, _ in blows)),
-                "through the command line": sum(case.launch is started for case, _ in blows),
-                "codes": dict(Counter(f"{blow['signal']} {blow['code']}" for _, blow in blows)),
-                "saved a checkpoint": sum(blow.get("saved") is not None for _, blow in blows),
-            }
-        found["faults"] = [f"{case.variation.name}: {fault}" for case in self.cases for fault in case.faults]
-        return found
-
 
 def _log(run: Path) -> list[dict[str, Any]]:
     history: list[dict[str, Any]] = json.loads((run / "about.json").read_text())["history"]
@@ -245,15 +225,15 @@ def main() -> int:
     faults = Faults(folder, options.only, options.seed)
     faults.prepare()
     faults.strike(options.kills, options.signals, options.jobs)
-    figures = {**faults.figures(), "seconds": round(time.monotonic() - began), "seed": options.seed}
+    from kills_page import figures_of, write_page
+
+    figures = {**figures_of(faults.cases), "seconds": round(time.monotonic() - began), "seed": options.seed}
     print(json.dumps(figures, indent=1))
     whole = not options.only and options.kills >= 200 and options.signals >= 50
     target = options.json or (RESULTS if whole else None)
     if target is not None:
         target.write_text(json.dumps(figures, indent=1) + "\n")
     if whole:
-        from kills_page import write_page
-
         write_page(PAGE, figures)
     if not figures["faults"] and options.folder is None:
         shutil.rmtree(folder)

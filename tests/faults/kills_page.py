@@ -1,15 +1,39 @@
-"""The section of benchmarks/faults.md about kills and signals."""
+"""What came of all cases: in counts, and as the section of benchmarks/faults.md."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from kills_cases import Case
+from kills_legs import started
 
 _BEGIN, _END = "<!-- kills -->", "<!-- end kills -->"
 _TITLE = """# Faults
 
 What was done to runs on purpose, and what came of it. Each section names the script that does it again.
 """
+
+
+def figures_of(cases: list[Case]) -> dict[str, Any]:
+    """All counts."""
+    found: dict[str, Any] = {}
+    for name, signals in {"kills": ("SIGKILL",), "signals": ("SIGTERM", "SIGINT")}.items():
+        blows = [(case, blow) for case in cases for blow in case.blows if blow["signal"] in signals]
+        struck = [case for case in cases if any(blow["signal"] in signals for blow in case.blows)]
+        found[name] = {
+            "blows": len(blows),
+            "runs": len(struck),
+            "equal": sum(not case.faults for case in struck),
+            "places": dict(Counter(blow["place"] for _, blow in blows).most_common()),
+            "variations": dict(Counter(case.variation.name for case, _ in blows)),
+            "through the command line": sum(case.launch is started for case, _ in blows),
+            "codes": dict(Counter(f"{blow['signal']} {blow['code']}" for _, blow in blows)),
+            "saved a checkpoint": sum(blow.get("saved") is not None for _, blow in blows),
+        }
+    found["faults"] = [f"{case.variation.name}: {fault}" for case in cases for fault in case.faults]
+    return found
 
 
 def write_page(page: Path, figures: dict[str, Any]) -> None:

@@ -41,6 +41,8 @@ _KEPT = ("head", "freeze", "lp_ft")  # whose frozen blocks run once
 _OWN = {
     ("image", "steps", "full"): ("data.augment={pad_crop: 2, flip: 0.5}", "data.mixup=0.3", "average.soup=greedy"),
     ("image", "steps", "lora"): ("data.augment=basic", "strategy.dropout=0.1"),
+    ("image", "steps", "lp_ft"): ("data.augment=none",),
+    ("image", "epochs", "lp_ft"): ("data.augment=none",),
     ("image", "epochs", "head"): ("data.augment={flip: 0.5}", "cache.views=2"),
     ("image", "epochs", "freeze"): ("data.augment={rotation: 20}", "cache.prefix=off"),
     ("image", "epochs", "full"): ("data.augment={color_jitter: 0.3, erasing: 0.3}", "data.cutmix=1"),
