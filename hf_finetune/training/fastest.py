@@ -24,8 +24,9 @@ from hf_finetune.training.precision import NumberFormat, launcher_shards_the_mod
 if TYPE_CHECKING:
     from hf_finetune.training.trainer import FinetuneTrainer
 
-# Floating-point operations of a run below which nothing is measured: some ten seconds of work.
-WORTH_MEASURING = {"cpu": 1e12, "cuda": 1e14}
+# Floating-point operations of a run below which nothing is measured: some twenty seconds of work, in which the faster
+# format of two saves about what it costs to find it out.
+WORTH_MEASURING = {"cpu": 4e12, "cuda": 1e14}
 _SHARE, _AT_MOST = 0.03, 5.0  # of the run's expected time, and seconds
 _ROUNDS = 3
 _FEW, _HOPELESS = 4, 1.5  # samples of a first look, and how much slower needs no second
