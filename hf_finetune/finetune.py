@@ -158,6 +158,7 @@ def _settings(recipe: Recipe, folder: RunFolder, precision: str) -> tuple[Traini
     training.quiet_libraries()
     training.use_every_core()
     training.keep_freed_memory()
+    training.meet_anew()
     training.keep_token_from_workers()
     number_format = training.choose_precision(precision)
     rate = recipe.training.values().get("learning_rate") or default_learning_rate(recipe)

@@ -16,6 +16,7 @@ from hf_finetune.training.precision import choose_precision
 from hf_finetune.training.prefix_setup import cache_prefix, kept_facts
 from hf_finetune.training.quiet import quiet_libraries
 from hf_finetune.training.rescue import warn_of_little_room, writing_the_run
+from hf_finetune.training.restarts import meet_anew
 from hf_finetune.training.run_facts import facts
 from hf_finetune.training.scoring import Report, score
 from hf_finetune.training.setup import build_trainer, data_in_words, head_in_words, make_samples, plan_in_words
@@ -47,6 +48,7 @@ __all__ = [
     "kept_facts",
     "learn",
     "make_samples",
+    "meet_anew",
     "pin_teacher",
     "plan_in_words",
     "quiet_libraries",

@@ -1,10 +1,10 @@
 """One of two processes is killed at random moments under torchrun with restarts: does every run end equal?
 
-    python tests/faults/killed_rank.py [--runs 20] [--seed 0]
+    python tests/faults/killed_rank.py [--runs 7] [--kills 3] [--seed 0]
 
 A run of two processes (gloo, CPU) that nothing befalls says what the others must come to: weights, metrics and
 predictions, to the bit. In each of the others one process, drawn by chance, gets SIGKILL at a moment drawn from the
-whole length of the run, imports and final save included.
+whole length of a start, imports and final save included; then, when torchrun has started both again, another one.
 """
 
 from __future__ import annotations
@@ -68,26 +68,29 @@ def moment(run: Path) -> str:
     return "training" if (run / "state.json").exists() else "before training"
 
 
-def killed(folder: Path, rank: int, after: float, expected: Any) -> dict[str, Any]:
-    """One run."""
-    began = time.monotonic()
-    launcher = launch(folder, restarts=3)
-    time.sleep(max(0.0, after - (time.monotonic() - began)))
-    victim = process_of(launcher.pid, rank) if launcher.poll() is None else None
-    while victim is None and launcher.poll() is None:
-        time.sleep(0.02)
-        victim = process_of(launcher.pid, rank)
-    at = moment(folder / "run")
-    if victim is not None:
+def killed(folder: Path, draw: random.Random, kills: int, seconds: float, expected: Any) -> dict[str, Any]:
+    """One run, of which a process is killed so many times."""
+    launcher = launch(folder, restarts=kills + 1)
+    hit: list[dict[str, Any]] = []
+    before: set[int] = set()
+    for _ in range(kills):
+        rank, after = draw.randrange(2), draw.uniform(0.05, 0.95) * seconds
+        victim = None
+        while launcher.poll() is None and (victim is None or victim.pid in before):
+            time.sleep(0.02)
+            victim = process_of(launcher.pid, rank)
+        time.sleep(after)
+        if launcher.poll() is not None or victim is None or not victim.is_running():
+            break
+        at = moment(folder / "run")
+        before |= {process.pid for process in psutil.Process(launcher.pid).children()}
         os.kill(victim.pid, signal.SIGKILL)
-    code = launcher.wait(timeout=600)
+        hit.append({"rank": rank, "after_seconds": round(after, 1), "in": at})
+    code = launcher.wait(timeout=900)
     said, told = (folder / "out.txt").read_text(), (folder / "err.txt").read_text()
     whole = code == 0 and (folder / "run" / "metrics.json").exists()
     return {
-        "rank": rank,
-        "after_seconds": round(after, 2),
-        "killed": victim is not None,
-        "in": at,
+        "kills": hit,
         "went_on_from": [line.split(" (")[-1].rstrip(").") for line in said.splitlines() if "Continuing from" in line],
         "exit_code": code,
         "equal": whole and outcome(folder / "run") == expected,
@@ -98,7 +101,8 @@ def killed(folder: Path, rank: int, after: float, expected: Any) -> dict[str, An
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--kills", type=int, default=3, help="in each run, at most: it may end before")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -119,13 +123,14 @@ def main() -> None:
         for number in range(options.runs):
             folder = work / f"run-{number}"
             folder.mkdir()
-            rows.append(killed(folder, draw.randrange(2), draw.uniform(0.1, 1.0) * seconds, outcomes[0]))
+            rows.append(killed(folder, draw, options.kills, seconds, outcomes[0]))
             print(json.dumps(rows[-1]), flush=True)
+    moments = [hit["in"] for row in rows for hit in row["kills"]]
     summary = {
         "runs": len(rows),
-        "killed": sum(row["killed"] for row in rows),
+        "kills": len(moments),
         "equal": sum(row["equal"] for row in rows),
-        "moments": {at: sum(row["in"] == at for row in rows) for at in sorted({row["in"] for row in rows})},
+        "moments": {at: moments.count(at) for at in sorted(set(moments))},
         "uninterrupted_seconds": round(seconds, 1),
     }
     print(json.dumps(summary, indent=1))
