@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,22 @@ def render(runs: Sequence[dict[str, Any]], compared: dict[str, Any] | None) -> s
     return page
 
 
-def _rendered(runs: Sequence[dict[str, Any]], compared: dict[str, Any] | None) -> str:
+@cache
+def _template() -> Any:
+    """To compile it takes longer than to draw a page of it."""
     from jinja2 import Environment, FileSystemLoader
-    from markupsafe import Markup
 
     environment = Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("report.html")
+
+
+def _rendered(runs: Sequence[dict[str, Any]], compared: dict[str, Any] | None) -> str:
+    from markupsafe import Markup
+
     style, script = ((_FOLDER / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     # Both are our own files, the only text that goes in unescaped beside the charts, which escape for themselves.
     return (
-        environment.get_template("report.html")
+        _template()
         .render(
             runs=runs,
             compared=compared,
