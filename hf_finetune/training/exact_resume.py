@@ -75,8 +75,11 @@ class ExactTrainer(SealedTrainer):
         super()._save_rng_state(output_dir)
         losses = self.accelerator.gather(self._tr_loss.reshape(1)).tolist()
         if self.args.should_save:
-            values = {"losses": losses, "logged": self._globalstep_last_logged, "total": self._total_loss_scalar}
-            (Path(output_dir) / RUNNING).write_text(json.dumps(values))
+            self._part(self._write_running, Path(output_dir) / RUNNING, losses)
+
+    def _write_running(self, file: Path, losses: list[float]) -> None:
+        values = {"losses": losses, "logged": self._globalstep_last_logged, "total": self._total_loss_scalar}
+        file.write_text(json.dumps(values))
 
     def _take_up(self) -> None:
         left, self._left = self._left, None
