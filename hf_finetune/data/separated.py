@@ -63,23 +63,14 @@ def look(path: Path) -> tuple[bytes, int]:
     """The first bytes of a text, plain or compressed by gzip, and how many there are.
 
     Raises:
-        DataError: it unpacks to what would fill the memory.
         OSError, EOFError: it cannot be unpacked.
     """
     if path.suffix.lower() != ".gz":
         with path.open("rb") as file:
             return file.read(_HEAD), path.stat().st_size
-    most = max(_MOST_BYTES, _MOST_GROWTH * path.stat().st_size)
-    with gzip.open(path) as unpacked:
+    with gzip.open(path) as unpacked:  # `sizes.check_size` has seen that it is no trap
         head = unpacked.read(_HEAD)
-        size = len(head)
-        while part := unpacked.read(1 << 20):
-            size += len(part)
-            if size > most:
-                raise DataError(
-                    f"{path}: its {path.stat().st_size:,} bytes unpack to more than {most:,}, as a trap for the memory "
-                    "does. If it is sound, unpack it first (gunzip) and name that."
-                )
+        size = len(head) + sum(map(len, iter(lambda: unpacked.read(1 << 20), b"")))
     return head, size
 
 

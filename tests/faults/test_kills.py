@@ -24,7 +24,7 @@ def test_killed_and_stopped_runs_end_equal(tmp_path, only):
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(figures.read_text())
     assert found["kills"]["blows"] >= 5 and found["kills"]["places"]["writing a checkpoint"] >= 1
-    assert found["signals"]["blows"] == 2 and found["faults"] == []
+    assert found["signals"]["blows"] >= 2 and found["faults"] == []
 
 
 @pytest.mark.slow
