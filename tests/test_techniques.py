@@ -55,7 +55,7 @@ def cells():
         yield name, pairs, list(COLUMNS)[place], reasons[refused[1]] if refused else said
 
 
-@pytest.mark.slow
+@pytest.mark.long  # every technique on every kind of model: two minutes
 @pytest.mark.timeout(1200)
 def test_the_page_is_what_the_runs_do(tmp_path):
     """A quarter of the table, that every technique is in; `technique_table.py` makes the whole."""

@@ -25,7 +25,6 @@ _LARGEST_BLOCK = 2**31 - 1
 _HEAD = 1 << 16  # bytes that are looked at first
 _NAMED = 10  # rows that an error names
 # A compressed text that grows more than so many times, to more than so many bytes, was made to fill the memory.
-_MOST_GROWTH, _MOST_BYTES = 100, 2**30
 
 
 def read_separated(path: Path, separator: str) -> Dataset:
