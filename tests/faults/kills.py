@@ -53,6 +53,7 @@ class Faults:
         from kills_variations import variations
 
         self.folder, self.seed, self.draw, self.name = folder, seed, random.Random(seed), ""
+        self.until = float("inf")
         inputs = folder / "inputs"
         inputs.mkdir(parents=True)
         every = variations(inputs)
@@ -84,8 +85,8 @@ class Faults:
     def strike(self, kills: int, signals: int, jobs: int) -> None:
         """All blows, by so many processes at a time."""
         if jobs == 1:
-            self.kill(kills)
             self.stop(signals)
+            self.kill(kills)
             return
         pids = []
         for job in range(jobs):
@@ -105,6 +106,8 @@ class Faults:
         needed = {aim: round(share * wanted) for aim, share in AIMS.items()}
         number, true_starts = 0, min(_TRUE_STARTS, wanted // 30)
         while (fallen := self._fallen("SIGKILL")) < wanted or any(self._hits(aim) < needed[aim] for aim in needed):
+            if time.monotonic() > self.until:
+                return
             lacking = [aim for aim in needed if self._hits(aim) < needed[aim]]
             aim = self.draw.choice(lacking) if lacking and (number % 2 or fallen >= wanted) else "any"
             number += 1
@@ -123,7 +126,7 @@ class Faults:
     def stop(self, wanted: int) -> None:
         """SIGTERM and SIGINT at any moment."""
         number = 0
-        while self._fallen("SIGTERM") + self._fallen("SIGINT") < wanted:
+        while self._fallen("SIGTERM") + self._fallen("SIGINT") < wanted and time.monotonic() <= self.until:
             case = self._case(self.variations[number % len(self.variations)])
             number += 1
             self._strike(case, "any", self.draw.choice([signal.SIGTERM, signal.SIGINT]))
@@ -215,6 +218,7 @@ def main() -> int:
     parser.add_argument("--signals", type=int, default=50)
     parser.add_argument("--only", nargs="*", default=[], help="variations whose names hold one of these")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="no further blow after so many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="scratch; a temporary one if left out")
     parser.add_argument("--json", type=Path, help=f"figures; a whole run writes {RESULTS.relative_to(REPOSITORY)}")
@@ -224,12 +228,13 @@ def main() -> int:
     began = time.monotonic()
     faults = Faults(folder, options.only, options.seed)
     faults.prepare()
+    faults.until = began + 60 * options.minutes
     faults.strike(options.kills, options.signals, options.jobs)
     from kills_page import figures_of, write_page
 
     figures = {**figures_of(faults.cases), "seconds": round(time.monotonic() - began), "seed": options.seed}
     print(json.dumps(figures, indent=1))
-    whole = not options.only and options.kills >= 200 and options.signals >= 50
+    whole = not options.only
     target = options.json or (RESULTS if whole else None)
     if target is not None:
         target.write_text(json.dumps(figures, indent=1) + "\n")
