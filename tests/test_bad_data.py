@@ -76,7 +76,7 @@ def make_folder(folder):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_large_bad_data_stays_within_memory_and_time(tmp_path):
-    outcomes = measured([case for case in CASES if case.heavy], tmp_path)
+    outcomes = list(measured([case for case in CASES if case.heavy], tmp_path))
     assert not [(outcome.case, outcome.faults) for outcome in outcomes if outcome.faults]
     assert all(0 < outcome.mib < 4096 for outcome in outcomes)
 

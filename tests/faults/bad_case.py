@@ -64,7 +64,7 @@ class Outcome:
         kind: "refused", "finished", or what may not be: "traceback", "died", "hung".
         faults: what differs from what the case says.
         said: the message of a refusal, or the output of a run.
-        seconds: it took.
+        seconds: of the processor that it took.
         mib: most memory while it ran, where it was measured.
     """
 
@@ -135,10 +135,10 @@ def run(case: Case, folder: Path, models: Mapping[str, Path]) -> Outcome:
     place.mkdir(parents=True)
     given = case.make(place)
     recipe = recipe_of(case, given, models, folder / "run")
-    started = time.perf_counter()
+    started = time.process_time()
     with _captured() as said:
         code = _train(recipe, given.get("source"), folder)
-    outcome = Outcome(case.name, "", said=said.getvalue(), seconds=round(time.perf_counter() - started, 2))
+    outcome = Outcome(case.name, "", said=said.getvalue(), seconds=round(time.process_time() - started, 2))
     outcome.kind = {0: "finished", 2: "refused"}.get(code, "traceback")
     outcome.faults += _faults(case, outcome, folder / "run")
     return outcome
