@@ -14,7 +14,7 @@ from model_samples import tokenizer
 from PIL import Image
 
 from hf_finetune.console import inert
-from hf_finetune.data import checks, decode_image, tokens
+from hf_finetune.data import checks, decode_image, long_texts, tokens
 from hf_finetune.data.label_columns import encode_labels, find_label_space, read_labels
 from hf_finetune.data.labels import is_missing
 from hf_finetune.data.shown import shown
@@ -128,13 +128,13 @@ def test_a_damaged_image_is_decoded_or_told(kind, data):
 def test_a_text_that_is_cut_before_it_is_tokenized_gives_the_same_tokens(words, limit):
     split = Dataset.from_dict({"text": [" ".join(["w3", *words]), "w7"]})
     whole, cut = tokenizer(), tokenizer()
-    long, tokens._LONG = tokens._LONG, 1 << 30
+    long, long_texts._LONG = long_texts._LONG, 1 << 30
     try:
         expected = tokens.tokenize(split, whole, limit)
-        tokens._LONG = 1
+        long_texts._LONG = 1
         found = tokens.tokenize(split, cut, limit)
     finally:
-        tokens._LONG = long
+        long_texts._LONG = long
     assert np.array_equal(expected.ids, found.ids) and np.array_equal(expected.windows, found.windows)
 
 

@@ -1,6 +1,8 @@
 """What the page shows is the run's own answer, for every kind of task; and the folder of a Space."""
 
+import ast
 import json
+import sys
 
 import pytest
 from report_samples import run_of
@@ -37,6 +39,17 @@ def test_scores_are_the_runs_and_something_mattered(tmp_path, family, label):
         assert max(found.picture.size) == 448
 
 
+def imported(text):
+    """The packages and modules that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module.partition(".")[0])
+    return found
+
+
 def test_a_space_says_what_the_hub_needs_and_brings_the_model(tmp_path, call):
     from huggingface_hub import SpaceCard
 
@@ -49,10 +62,13 @@ def test_a_space_says_what_the_hub_needs_and_brings_the_model(tmp_path, call):
     assert {need.partition(">=")[0] for need in needs} >= {"torch", "transformers", "gradio", "pillow"}
     assert all(">=" in need and ",<" in need for need in needs)
     assert (space / "model" / "model.safetensors").is_file() and len(list((space / "examples").iterdir())) == 2
+    # What a Space imports lies beside it, or is what requirements.txt installs.
+    installed = {need.partition(">=")[0].replace("pillow", "PIL") for need in needs}
+    beside = {file.stem for file in space.glob("*.py")}
     for file in space.glob("*.py"):
         text = file.read_text()
         assert "import hf_finetune" not in text and "from hf_finetune" not in text
-        compile(text, str(file), "exec")
+        assert imported(text) <= beside | installed | set(sys.stdlib_module_names), file.name
     everything = b"".join(file.read_bytes() for file in space.rglob("*") if file.is_file())
     assert str(tmp_path).encode() not in everything
     settings = json.loads((space / "settings.json").read_text())

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
+from hf_finetune.data.long_texts import shortener
 from hf_finetune.data.shown import shown
 from hf_finetune.errors import UserError
 
 _CHUNK = 4096  # texts tokenized at once
 _CHARACTERS = 4 << 20  # of texts tokenized at once
-_LONG = 1 << 17  # characters of a text that is cut before it is tokenized
-_MARGIN = 8  # tokens more than are kept, since those at the cut may differ; as many again where it is within a word
 _NAMED = 10  # rows that an error names
 _MOST_WINDOWS = 1000  # of a text
-_SPACE = re.compile(r"\s")
 
 
 class Tokens:
@@ -111,25 +108,6 @@ def _chunks(split: Dataset) -> Iterator[dict[str, list[Any]]]:
         for end in ends:
             yield {name: values[start : end + 1] for name, values in rows.items()}
             start = int(end) + 1
-
-
-def shortener(tokenizer: Any, limit: int) -> Callable[[str], str]:
-    """Takes from a very long text what gives the first `limit` tokens, cut at a space; other texts stay as they are.
-
-    A text of ten million characters would take gigabytes to become the 512 tokens that are kept.
-    """
-
-    def shorten(text: str) -> str:
-        kept = max(_LONG, 64 * limit)
-        while kept < len(text) and tokenizer.truncation_side == "right":
-            space = _SPACE.search(text, kept, 2 * kept)
-            end, wanted = (kept, 2 * limit) if space is None else (space.start(), limit)
-            if len(tokenizer(text[:end])["input_ids"]) > wanted + _MARGIN:
-                return text[:end]
-            kept *= 4
-        return text
-
-    return shorten
 
 
 def _refuse_nothing(empty: Sequence[int], rows: Mapping[str, Sequence[Any]], tokenizer: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_finetune.data.tokens import shortener
+from hf_finetune.data.long_texts import shortener
 from hf_finetune.evaluation.attribution import Attributions, Deadline, NotPossible, at_rest, goal, in_batches
 
 _NO_OFFSETS = "No weights of words: this tokenizer does not tell where in the text its tokens stand."

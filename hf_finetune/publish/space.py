@@ -21,6 +21,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 # Files of ours that stand beside app.py, under names of their own.
 _OWN = (
     "data/images.py",
+    "data/long_texts.py",
     "evaluation/attribution.py",
     "evaluation/attribution_images.py",
     "evaluation/attribution_texts.py",
@@ -43,7 +44,7 @@ def normalized(inputs):
     return inputs
 '''
 _ROOMS = ("hf_finetune.data.", "hf_finetune.evaluation.", "hf_finetune.publish.")
-_NEEDS = ("gradio", "numpy", "pillow", "torch", "torchvision", "transformers")
+_NEEDS = ("accelerate", "gradio", "numpy", "pillow", "torch", "torchvision", "transformers")
 _GRADIO = "6.31.0"  # where none is installed
 _MODEL = "space/model"  # what configs call a model that lies beside the app
 
