@@ -58,12 +58,21 @@ def _little_garbage() -> Iterator[None]:
     gc.unfreeze()
 
 
+_flush = os.fsync
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_power_cut() -> Iterator[None]:
     """No file of a test has to outlive a power cut: some thirty times in a small run nothing is waited for."""
-    flush, os.fsync = os.fsync, lambda descriptor: None
+    os.fsync = lambda descriptor: None
     yield
-    os.fsync = flush
+    os.fsync = _flush
+
+
+@pytest.fixture
+def power_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of this test do have to outlive one."""
+    monkeypatch.setattr(os, "fsync", _flush)
 
 
 @pytest.fixture(autouse=True)

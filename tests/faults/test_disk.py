@@ -37,7 +37,7 @@ def disk(tmp_path):
 
 
 @pytest.fixture
-def drive(tmp_path):
+def drive(tmp_path, power_cut):
     made = Drive(tmp_path)
     yield made
     if made.there:
