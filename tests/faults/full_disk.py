@@ -170,27 +170,33 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--levels", type=int, default=20, help="of each strategy")
+    parser.add_argument("--strategies", nargs="+", default=STRATEGIES)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     for name in ("hf_finetune.training", "hf_finetune.publish", "hf_finetune.data"):
         importlib.import_module(name)  # once, for all the forked runs
 
-    rows, most = [], {}
+    rows: list[dict[str, Any]] = []
+    most: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as made:
         work = Path(made)
-        for strategy in STRATEGIES:
+        for strategy in options.strategies:
             expected, most[strategy] = plenty(work, strategy)
             print(f"{strategy}: takes {most[strategy]:,} bytes at most", flush=True)
             for number in range(options.levels):
                 leave = int(1.05 * most[strategy] * number / max(1, options.levels - 1)) // 4096 * 4096
-                row = level(work, strategy, leave, bool(number % 2), bool(number // 2 % 2), expected)
-                rows.append(row)
-                shown = {name: value for name, value in row.items() if name not in ("strategy", "says")}
+                rows.append(level(work, strategy, leave, bool(number % 2), bool(number // 2 % 2), expected))
+                shown = {name: value for name, value in rows[-1].items() if name not in ("strategy", "says")}
                 print(f"{strategy} {json.dumps(shown)}", flush=True)
+                write(options.out, rows, most)  # after each: it takes a while
+    print(json.dumps(summary(rows, most), indent=1))
+
+
+def summary(rows: list[dict[str, Any]], most: dict[str, int]) -> dict[str, Any]:
+    """The figures."""
     failed = [row for row in rows if row["exit_code"] != 0]
-    summary = {
+    return {
         "runs": len(rows),
-        "levels": options.levels,
         "failed_for_room": len(failed),
         "models_that_differ": sum(row["model"] == "ANOTHER" for row in rows),
         "failed_but_finished": sum(row["finished"] for row in failed),
@@ -200,9 +206,12 @@ def main() -> None:
         "equal_in_the_end": sum(row["equal_in_the_end"] for row in rows),
         "most_bytes": most,
     }
-    print(json.dumps(summary, indent=1))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"summary": summary, "runs": rows}, indent=1) + "\n")
+
+
+def write(out: Path, rows: list[dict[str, Any]], most: dict[str, int]) -> None:
+    """The figures and the runs behind them."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"summary": summary(rows, most), "runs": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -125,17 +125,26 @@ def main() -> None:
             folder.mkdir()
             rows.append(killed(folder, draw, options.kills, seconds, outcomes[0]))
             print(json.dumps(rows[-1]), flush=True)
+            write(options.out, rows, seconds)  # after each: it takes a while
+    print(json.dumps(summary(rows, seconds), indent=1))
+
+
+def summary(rows: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """The figures."""
     moments = [hit["in"] for row in rows for hit in row["kills"]]
-    summary = {
+    return {
         "runs": len(rows),
         "kills": len(moments),
         "equal": sum(row["equal"] for row in rows),
         "moments": {at: moments.count(at) for at in sorted(set(moments))},
         "uninterrupted_seconds": round(seconds, 1),
     }
-    print(json.dumps(summary, indent=1))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"summary": summary, "runs": rows}, indent=1) + "\n")
+
+
+def write(out: Path, rows: list[dict[str, Any]], seconds: float) -> None:
+    """The figures and the runs behind them."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"summary": summary(rows, seconds), "runs": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -43,6 +43,14 @@ def befallen(run_in, what, rank, step, *more, restarts=0, **environment):
     return run_in(*launch, BEFALLEN, what, str(rank), str(step), "train", *JOB, *more, **ONE_THREAD, **environment)
 
 
+def test_processes_of_a_restart_find_each_other_and_not_the_addresses_of_those_before(run_in):
+    """torchrun keeps one store for all its starts (pytorch issue 135712): without a mend the second start hangs."""
+    meeting = str(REPOSITORY / "tests" / "faults" / "meeting.py")
+    result = run_in(*LAUNCH, "--max-restarts", "1", meeting, timeout=120, **ONE_THREAD)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("has met the other in start 1") == 2
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_ends_without_a_word_is_started_again_from_the_last_checkpoint(run_in, uninterrupted, rank):
     result = befallen(run_in, "leave", rank, 17, restarts=2)
