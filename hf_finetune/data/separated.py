@@ -24,7 +24,6 @@ _SEPARATORS = (",", ";", "\t", "|")
 _LARGEST_BLOCK = 2**31 - 1
 _HEAD = 1 << 16  # bytes that are looked at first
 _NAMED = 10  # rows that an error names
-# A compressed text that grows more than so many times, to more than so many bytes, was made to fill the memory.
 
 
 def read_separated(path: Path, separator: str) -> Dataset:
@@ -67,9 +66,11 @@ def look(path: Path) -> tuple[bytes, int]:
     if path.suffix.lower() != ".gz":
         with path.open("rb") as file:
             return file.read(_HEAD), path.stat().st_size
-    with gzip.open(path) as unpacked:  # `sizes.check_size` has seen that it is no trap
+    with gzip.open(path) as unpacked:  # `check_size` has seen that it fits into memory
         head = unpacked.read(_HEAD)
-        size = len(head) + sum(map(len, iter(lambda: unpacked.read(1 << 20), b"")))
+        size = len(head)
+        while part := unpacked.read(1 << 20):
+            size += len(part)
     return head, size
 
 

@@ -148,7 +148,7 @@ def _saved_folder_without_its_state(folder: Path) -> Given:
     return _given(saved)
 
 
-@CORPUS(refused="what save_to_disk wrote is damaged: ")
+@CORPUS(refused="state.json: it says nothing of the data's files")
 def _saved_folder_with_a_broken_state(folder: Path) -> Given:
     saved = _saved(folder)
     (saved / "train" / "state.json").write_text('{"_data_files": [')
