@@ -30,8 +30,8 @@ for name in ("httpx", "httpcore", "urllib3", "huggingface_hub", "filelock", "fss
     logging.getLogger(name).propagate = True
 """
 WORKERS = """
-import os, torch
-from hf_finetune.training import keep_token_from_workers
+import os, runpy, sys, torch
+keep_token_from_workers = runpy.run_path(sys.argv[1])["keep_token_from_workers"]
 
 class Tokens(torch.utils.data.Dataset):
     def __len__(self):
@@ -53,11 +53,11 @@ print(before, found(), os.environ["HF_TOKEN"] == os.environ["HUGGING_FACE_HUB_TO
 def test_workers_that_load_samples_have_no_token(tmp_path):
     more = {"HF_TOKEN": TOKEN, "HUGGING_FACE_HUB_TOKEN": TOKEN}
     done = subprocess.run(
-        [sys.executable, "-c", WORKERS],
+        [sys.executable, "-c", WORKERS, str(REPOSITORY / "hf_finetune" / "training" / "worker_environment.py")],
         env=environment("http://127.0.0.1:9", tmp_path, **more),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=True,
     )
     assert done.stdout.split() == ["8", "0", "True"]
