@@ -22,9 +22,9 @@ LOUD = """
 import logging
 import datasets, huggingface_hub, transformers
 logging.basicConfig(level=logging.DEBUG, filename="debug.log", force=True)
-huggingface_hub.logging.set_verbosity_debug()
-datasets.logging.set_verbosity_debug()
-transformers.logging.set_verbosity_debug()
+huggingface_hub.utils.logging.set_verbosity_debug()
+datasets.utils.logging.set_verbosity_debug()
+transformers.utils.logging.set_verbosity_debug()
 for name in ("httpx", "httpcore", "urllib3", "huggingface_hub", "filelock", "fsspec"):
     logging.getLogger(name).setLevel(logging.DEBUG)
     logging.getLogger(name).propagate = True
@@ -142,7 +142,7 @@ def _work(line, hub) -> str:
     (line.folder / "home" / "token").write_text(IN_FILE)
     verb("push", "runs/digits", "--repo", "me/third", HF_TOKEN=None)
     verb("reproduce", "me/first", "training.num_train_epochs=1")
-    verb("train", f"recipe=hub:me/{WRONG}", code=2, HF_TOKEN=WRONG)
+    verb("train", "recipe=hub:me/nothing-there", code=2, HF_TOKEN=WRONG)
     verb("doctor", "recipe=digits", "--max-samples", "50", "--json", "doctor.json")
     told = yaml.safe_load((line.folder / "runs" / "digits" / "recipe.yaml").read_text())
     assert told["hub"]["push"] is True and not re.search("token", json.dumps(told["hub"]))
