@@ -79,8 +79,8 @@ FAMILIES = (*IMAGE_FAMILIES, *TEXT_FAMILIES)
 TIMM_FAMILIES = tuple(_TIMM)
 # Of each kind one, where the others differ in the names of their layers alone.
 CORE = ("vit", "resnet", "mobilenet_v2", "timm_vit", "timm_resnet", "bert", "gpt2", "xlnet")
-# Ten to twenty million weights: timm builds these in one size.
-LARGE = ("timm_vgg", "timm_inception_v3", "timm_xception")
+# Four to twenty million weights: timm builds these in one size.
+LARGE = ("timm_vgg", "timm_inception_v3", "timm_xception", "timm_efficientnet")
 
 
 def sweep(families: Iterable[str] = FAMILIES, core: Collection[str] | None = None) -> list[Any]:

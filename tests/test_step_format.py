@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from model_samples import sweep
 from run_samples import break_off
 from trainer_samples import trainer, weights
 
@@ -46,7 +47,7 @@ def costs(monkeypatch):
     return set_to
 
 
-@pytest.mark.parametrize("family", ["resnet", "bert", "timm_efficientnet"])
+@pytest.mark.parametrize("family", sweep(["resnet", "bert", "timm_efficientnet"]))
 def test_measuring_leaves_no_trace(tmp_path, family, worth):
     ours = trainer(tmp_path, family)
     before = weights(ours.model), torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from data_samples import private_cache  # noqa: F401
 from datasets import DatasetDict
+from model_samples import sweep
 from safetensors.torch import load_file
 from tasks_samples import KIND, SIZE, recipe_for, rows, run_of, splits
 
@@ -28,7 +29,7 @@ def inputs_of(split):
     return split["text"][:] if "text" in split.column_names else split["image"][:]
 
 
-@pytest.mark.parametrize("family", ["vit", "resnet", "timm_efficientnet", "bert"])
+@pytest.mark.parametrize("family", sweep(["vit", "resnet", "timm_efficientnet", "bert"]))
 def test_one_model_tells_every_task_and_answers_as_it_was_scored(tmp_path, family):
     run = run_of(tmp_path, family, BOTH)
     test, told = splits(family == "bert")["test"], pd.read_parquet(run.path / "predictions.parquet")
@@ -116,7 +117,7 @@ def test_classes_and_numbers_are_both_learned(tmp_path):
     )
 
 
-@pytest.mark.parametrize("family", ["vit", "timm_efficientnet", "bert"])
+@pytest.mark.parametrize("family", sweep(["vit", "timm_efficientnet", "bert"]))
 @pytest.mark.parametrize("strategy", ["head", "freeze", "lora"])
 def test_what_is_frozen_stays_bit_for_bit(tmp_path, family, strategy):
     more = {"freeze": ["strategy.train_blocks=1"], "lora": ["strategy.merge=false"]}.get(strategy, [])

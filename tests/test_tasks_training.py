@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from data_samples import private_cache  # noqa: F401
+from model_samples import sweep
 from safetensors.torch import load_file
 from tasks_samples import KIND, SIZE, recipe_for, rows, run_of, splits
 
@@ -74,7 +75,7 @@ def test_a_batch_without_a_label_of_the_task_counts_nothing():
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["vit", "resnet", "timm_efficientnet"])
+@pytest.mark.parametrize("family", sweep(["vit", "resnet", "timm_efficientnet"]))
 def test_a_single_task_is_the_ordinary_run(tmp_path, family):
     ordinary = run_of(tmp_path, family, None, name="ordinary")
     single = run_of(tmp_path, family, {"kind": KIND}, "evaluation.best=kind_accuracy", name="single")
