@@ -96,6 +96,7 @@ def test_a_checkpoint_that_finds_no_room_is_written_elsewhere_and_the_run_goes_o
     assert outcome(disk / "run") == expected
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nowhere_else")
 def test_without_another_disk_the_checkpoint_before_is_kept_and_named(tmp_path, disk, monkeypatch):
     expected = reference(tmp_path)
@@ -110,6 +111,7 @@ def test_without_another_disk_the_checkpoint_before_is_kept_and_named(tmp_path, 
     assert outcome(disk / "run") == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", [0, 30_000, 60_000], ids=["nothing", "half of the model", "the model"])
 def test_a_final_model_that_finds_no_room_does_not_look_like_one(tmp_path, disk, monkeypatch, leave, capsys):
     expected = reference(tmp_path)

@@ -70,6 +70,7 @@ def test_a_step_that_does_not_fit_names_the_settings_that_help(tmp_path, limited
     assert f"The same command goes on from {tmp_path / 'run' / 'checkpoints' / 'checkpoint-3'}" in told
 
 
+@pytest.mark.slow
 def test_the_run_goes_on_from_its_checkpoint_with_the_setting_that_helps(tmp_path, limited, monkeypatch):
     reference = finetune(small(tmp_path / "reference"))
     break_off(small(tmp_path / "run"), monkeypatch)
@@ -84,6 +85,7 @@ def same(run, reference):
         assert torch.allclose(tensor, reference.model.state_dict()[name], atol=2e-5), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("since", [1, 4])
 def test_a_found_batch_that_turns_out_too_large_becomes_smaller(tmp_path, limited, since, capsys):
     """Tried were a few steps before training; in the run there is less room: before its first checkpoint, or after."""

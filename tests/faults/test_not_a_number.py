@@ -183,6 +183,7 @@ def test_the_setting_is_a_number_of_steps():
         load_recipe("digits", "training.skip_nonfinite_steps=-1")
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_may_go_on_with_another_number_of_steps_left_out(tmp_path, monkeypatch):
     from run_samples import break_off
 

@@ -44,7 +44,7 @@ def befallen(run_in, what, rank, step, *more, restarts=0, **environment):
 
 
 def test_processes_of_a_restart_find_each_other_and_not_the_addresses_of_those_before(run_in):
-    """torchrun keeps one store for all its starts (pytorch issue 135712): without a mend the second start hangs."""
+    """torchrun keeps one store for all its starts (pytorch issue 135712): a second start hung without the mend."""
     meeting = str(REPOSITORY / "tests" / "faults" / "meeting.py")
     result = run_in(*LAUNCH, "--max-restarts", "1", meeting, timeout=120, **ONE_THREAD)
     assert result.returncode == 0, result.stderr
