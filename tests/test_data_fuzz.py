@@ -22,7 +22,7 @@ from hf_finetune.data.sources import open_source
 from hf_finetune.errors import DataError
 
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-MANY = settings(FEW, max_examples=150)
+MANY = settings(FEW, max_examples=80)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
 
 
@@ -107,7 +107,7 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("kind", WHOLE)
-@settings(FEW, max_examples=60)
+@settings(FEW, max_examples=25)
 @given(data=st.data())
 def test_a_damaged_image_is_decoded_or_told(kind, data):
     content = bytearray(WHOLE[kind])
