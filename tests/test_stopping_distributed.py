@@ -49,7 +49,9 @@ def rank(launcher, number):
     raise AssertionError(f"no rank {number}")
 
 
-@pytest.mark.parametrize("who", ["rank 0", "rank 1", "launcher"])
+@pytest.mark.parametrize(
+    "who", ["rank 1", *(pytest.param(who, marks=pytest.mark.long) for who in ("rank 0", "launcher"))]
+)
 def test_all_stop_behind_the_same_step_and_go_on_equal(tmp_path, who):
     whole(tmp_path, "whole")
     launcher = start(tmp_path, "stopped")

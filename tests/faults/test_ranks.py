@@ -51,7 +51,7 @@ def test_processes_of_a_restart_find_each_other_and_not_the_addresses_of_those_b
     assert result.stdout.count("has met the other in start 1") == 2
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_process_that_ends_without_a_word_is_started_again_from_the_last_checkpoint(run_in, uninterrupted, rank):
     result = befallen(run_in, "leave", rank, 17, restarts=2)
     assert result.returncode == 0, result.stderr
@@ -78,6 +78,7 @@ def test_a_killed_process_is_started_again_and_the_run_ends_equal(run_in, uninte
     assert outcome(run_in.folder / "run") == uninterrupted
 
 
+@pytest.mark.long
 def test_a_lost_process_is_told_with_what_to_do(run_in):
     result = befallen(run_in, "leave", 1, 17)
     assert result.returncode != 0
@@ -86,7 +87,7 @@ def test_a_lost_process_is_told_with_what_to_do(run_in):
     assert "checkpoint-12" in result.stderr
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_hang_ends_with_the_stacks_of_all_and_the_run_goes_on(run_in, uninterrupted, rank):
     result = befallen(run_in, "hang", rank, 17, "training.ddp_timeout=20", restarts=1)
     assert result.returncode == 0, result.stderr
@@ -97,7 +98,7 @@ def test_a_hang_ends_with_the_stacks_of_all_and_the_run_goes_on(run_in, uninterr
     assert outcome(run_in.folder / "run") == uninterrupted
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_row_that_is_no_number_on_one_process_stops_both_with_one_message(run_in, rank):
     result = befallen(run_in, "number", rank, 17)
     assert result.returncode != 0
@@ -106,6 +107,7 @@ def test_a_row_that_is_no_number_on_one_process_stops_both_with_one_message(run_
     assert "its rows on process 0" in result.stderr and "its rows on process 1" in result.stderr
 
 
+@pytest.mark.long
 def test_both_processes_leave_the_same_step_out(run_in):
     result = befallen(run_in, "number", 1, 17, "training.skip_nonfinite_steps=1")
     assert result.returncode == 0, result.stderr
