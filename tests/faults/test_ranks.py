@@ -114,7 +114,10 @@ def test_both_processes_leave_the_same_step_out(run_in):
     assert result.stderr.count("step 18 is left out") == 1
 
 
-@pytest.mark.parametrize(("what", "words"), [("memory", "There is not enough memory"), ("image", "row 5 of train")])
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [pytest.param("memory", "There is not enough memory", marks=pytest.mark.long), ("image", "row 5 of train")],
+)
 def test_what_one_process_alone_meets_is_told_by_it(run_in, what, words):
     result = befallen(run_in, what, 1, 17)
     assert result.returncode != 0
