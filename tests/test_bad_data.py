@@ -73,7 +73,7 @@ def make_folder(folder):
     return folder / "data"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_large_bad_data_stays_within_memory_and_time(tmp_path):
     outcomes = list(measured([case for case in CASES if case.heavy], tmp_path))

@@ -169,7 +169,7 @@ def test_a_fault_of_one_process_in_the_middle_stops_all_with_the_reason(run_in):
     assert time.monotonic() - began < 150
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.distributed
 def test_several_machines_keep_nothing(run_in):
     """Two launchers on one address are two machines: their disks are not one."""

@@ -32,6 +32,7 @@ lock.release()
 """
 
 
+@pytest.mark.long
 def test_all_wait_for_another_run_longer_than_one_collective_may_last(run_in):
     run_in.folder.mkdir(exist_ok=True)
     (run_in.folder / "job.py").write_text(WAITING)

@@ -51,7 +51,8 @@ def test_processes_of_a_restart_find_each_other_and_not_the_addresses_of_those_b
     assert result.stdout.count("has met the other in start 1") == 2
 
 
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
+@pytest.mark.long
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_ends_without_a_word_is_started_again_from_the_last_checkpoint(run_in, uninterrupted, rank):
     result = befallen(run_in, "leave", rank, 17, restarts=2)
     assert result.returncode == 0, result.stderr
@@ -116,7 +117,10 @@ def test_both_processes_leave_the_same_step_out(run_in):
 
 @pytest.mark.parametrize(
     ("what", "words"),
-    [pytest.param("memory", "There is not enough memory", marks=pytest.mark.long), ("image", "row 5 of train")],
+    [
+        pytest.param("memory", "There is not enough memory", marks=pytest.mark.long),
+        pytest.param("image", "row 5 of train", marks=pytest.mark.long),
+    ],
 )
 def test_what_one_process_alone_meets_is_told_by_it(run_in, what, words):
     result = befallen(run_in, what, 1, 17)
