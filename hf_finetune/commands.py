@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from hf_finetune.command_words import parser_of, take_model, take_pairs, take_trust
 from hf_finetune.console import say
+from hf_finetune.disk import size_in_words
 from hf_finetune.recipes import list_recipes
 
 
@@ -131,11 +132,11 @@ def cache(arguments: list[str]) -> int:
     if given.action == "clear":
         gone, size, left = prefix_store.clear(given.key, given.older_than)
         rest = f"; {left} in use by a run, and left" if left else ""
-        say(f"{gone} {'entry' if gone == 1 else 'entries'} cleared, {prefix_store.size_in_words(size)}{rest}")
+        say(f"{gone} {'entry' if gone == 1 else 'entries'} cleared, {size_in_words(size)}{rest}")
         return 0
     found = prefix_store.entries()
     for entry in found:
         say(entry.in_words())
-    total = prefix_store.size_in_words(sum(entry.meta.bytes for entry in found))
+    total = size_in_words(sum(entry.meta.bytes for entry in found))
     say(f"{total} in {prefix_store.home()}" if found else f"no features are kept in {prefix_store.home()}")
     return 0

@@ -14,7 +14,7 @@ from typing import NoReturn, TextIO
 # letters around, and half characters, which no encoding takes.
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _LIKE_A_TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}")
-_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _SHORTEST = 8  # letters of a secret that is looked for: a shorter one is part of ordinary words
 
 
@@ -68,7 +68,7 @@ def inert(text: str) -> str:
     Names come from strangers' files: what a terminal would obey is written out (`\\x1b`), and so is half a character.
     Tokens of the Hub, the one in the environment and whatever looks like one, become `hf_***`.
     """
-    for name in _TOKENS:
+    for name in TOKENS:
         secret = os.environ.get(name, "").strip()
         if len(secret) >= _SHORTEST:
             text = text.replace(secret, "hf_***")

@@ -147,10 +147,10 @@ def disk_in_words(place: Path) -> str:
 
 
 def size_in_words(size: float) -> str:
-    """0 B, 12 kB, 1.9 MB, 2.3 GB."""
+    """0 B, 12 kB, 1.9 MB, 454 MB, 2.3 GB."""
     for unit, power in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= power:
-            return f"{size / power:.1f} {unit}"
+            return f"{size / power:.{0 if size >= 10 * power else 1}f} {unit}"
     return f"{size:.0f} B"
 
 

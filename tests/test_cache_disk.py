@@ -86,7 +86,7 @@ def test_clear_leaves_what_is_being_filled_and_says_so(capsys):
     store.begin("bb", META)
     store.begin("cc", META)  # left by a run that was killed
     assert main(["cache", "clear"]) == 0
-    assert "1 entry cleared, 0.0 MB; 1 in use by a run, and left" in capsys.readouterr().out
+    assert "1 entry cleared, 1.0 kB; 1 in use by a run, and left" in capsys.readouterr().out
     assert keys() == {"bb"}
     assert store.partial("bb").exists() and not store.partial("cc").exists()
     store.release(lock)
@@ -149,7 +149,7 @@ def test_a_run_takes_the_room_of_what_was_not_used_for_longest(tmp_path, capsys,
     assert "old" not in keys() and "new" in keys() and len(keys()) == 4
     monkeypatch.setattr(store, "bound", lambda share: 0)
     run(tmp_path, "vit", {"kind": "freeze", "train_blocks": 1}, "none")
-    assert "and 0.0 MB may be used (cache.max_gb" in capsys.readouterr().out
+    assert "and 0 B may be used (cache.max_gb" in capsys.readouterr().out
     assert "new" in keys()  # nothing is deleted for what does not fit anyway
 
 

@@ -1,6 +1,7 @@
 """Data of the Hub is in its repository, and no row names a file of this machine; what is refused and what is not."""
 
 import gzip
+import os
 
 import datasets
 import pyarrow as pa
@@ -8,12 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 from data_samples import encoded, make_recipe, photo
 from datasets import Dataset, Features, Image, Value
+from faults.bad_hub import prepare
 
 from hf_finetune.data import sizes
 from hf_finetune.data.guarded import _check_place
 from hf_finetune.data.hub_paths import refuse_paths
 from hf_finetune.data.images import open_image
 from hf_finetune.data.sizes import check_size
+from hf_finetune.data.sources import open_source
 from hf_finetune.errors import DataError
 
 HERE = {"bytes": encoded(photo(0)), "path": "0.png"}
@@ -38,6 +41,19 @@ def test_a_row_of_the_hub_names_no_file_of_this_machine(tmp_path, monkeypatch):
     refuse_paths("them/data", data_of(), images({"bytes": None, "path": str(tmp_path / "mine.png")}))
     with pytest.raises(DataError, match="of this machine"):
         refuse_paths("them/data", data_of(), images({"bytes": None, "path": f"{tmp_path}/../mine.png"}))
+
+
+def test_a_pinned_commit_beside_a_newer_one_is_looked_at_too(tmp_path, monkeypatch):
+    """Without the network the newer one is loaded first, and the rows of the pinned one take its place."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    photo(1).save(tmp_path / "mine.png")
+    old = prepare("them/data", "a" * 40, images(HERE, {"bytes": None, "path": str(tmp_path / "mine.png")})["train"])
+    os.utime(old, (1, 1))
+    prepare("them/data", "b" * 40, images(HERE, HERE)["train"])
+    assert len(open_source(data_of())["train"]) == 2
+    with pytest.raises(DataError, match="of this machine"):
+        open_source(data_of(revision="a" * 40))
 
 
 def test_a_column_of_paths_is_refused_only_as_the_images():

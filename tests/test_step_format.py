@@ -22,8 +22,8 @@ OPEN = NumberFormat("bf16", "the CPU computes in it")
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch):
     """What other runs have measured is another subject."""
-    monkeypatch.setattr(fastest, "recall", lambda key: None)
-    monkeypatch.setattr(fastest, "remember", lambda key, found: None)
+    monkeypatch.setattr(fastest, "recall_format", lambda key: None)
+    monkeypatch.setattr(fastest, "remember_format", lambda key, found: None)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import IO, Any, cast
 
-from hf_finetune.data.separated import look
+from hf_finetune.data.separated import head_of
 from hf_finetune.data.shown import shown
 from hf_finetune.errors import DataError
 
@@ -29,7 +29,7 @@ def check_json(path: Path) -> None:
         DataError: the file is empty, no UTF-8, or holds something else than rows; with the row.
     """
     try:
-        head, _ = look(path)
+        head = head_of(path)
         start = head.removeprefix(codecs.BOM_UTF8).lstrip()
         if not start:
             raise DataError(f"{path}: the file is empty.")

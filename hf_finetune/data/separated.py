@@ -6,7 +6,7 @@ import codecs
 import gzip
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import datasets
 import pyarrow as pa
@@ -38,7 +38,7 @@ def read_separated(path: Path, separator: str) -> Dataset:
         name; with the rows.
     """
     try:
-        head, size = look(path)
+        head = head_of(path)
         if not head.removeprefix(codecs.BOM_UTF8).strip():
             raise DataError(f"{path}: the file is empty.")
         if kind := kind_of(head, pictures=True):
@@ -48,7 +48,7 @@ def read_separated(path: Path, separator: str) -> Dataset:
             raise DataError(f"{path}: this looks like UTF-16 without its mark. Save it as UTF-8.")
         separator = _separator_of(path, head.decode(encoding, errors="replace"), separator)
         # UTF-16 grows by a half at most where it becomes UTF-8.
-        table = _parse(path, separator, encoding, block=size if encoding == "utf-8" else 2 * size)
+        table = _parse(path, separator, encoding, block=_size_of(path) * (1 if encoding == "utf-8" else 2))
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError, EOFError, UnicodeError, zlib.error) as error:
         raise DataError(f"{path}: {shown(error, 400)}") from error
     table = _with_clean_names(path, table)
@@ -57,21 +57,26 @@ def read_separated(path: Path, separator: str) -> Dataset:
     return Dataset(datasets.table.InMemoryTable(table))
 
 
-def look(path: Path) -> tuple[bytes, int]:
-    """The first bytes of a text, plain or compressed by gzip, and how many there are.
+def head_of(path: Path) -> bytes:
+    """The first bytes of a text, plain or compressed by gzip.
 
     Raises:
         OSError, EOFError: it cannot be unpacked.
     """
+    with _opened(path) as text:
+        return text.read(_HEAD)
+
+
+def _size_of(path: Path) -> int:
+    """Bytes of a text; a compressed one is unpacked to nowhere: `check_size` has seen that it fits into memory."""
     if path.suffix.lower() != ".gz":
-        with path.open("rb") as file:
-            return file.read(_HEAD), path.stat().st_size
-    with gzip.open(path) as unpacked:  # `check_size` has seen that it fits into memory
-        head = unpacked.read(_HEAD)
-        size = len(head)
-        while part := unpacked.read(1 << 20):
-            size += len(part)
-    return head, size
+        return path.stat().st_size
+    with _opened(path) as text:
+        return sum(map(len, iter(lambda: text.read(1 << 20), b"")))
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 def _is_unmarked_utf16(head: bytes) -> bool:

@@ -152,8 +152,9 @@ def _from_hub(name: str, data: Data) -> dict[str, Dataset]:
         raise
     except Exception as error:  # files that are damaged or made to break their readers: it may be anything
         raise DataError(f"data.dataset={name}: {reason_of(error)}") from error
-    refuse_paths(name, data, splits)
-    return of_commit(name, config, data.revision, dict(splits))
+    asked = of_commit(name, config, data.revision, dict(splits))
+    refuse_paths(name, data, asked)
+    return asked
 
 
 def _first_line(error: BaseException) -> str:

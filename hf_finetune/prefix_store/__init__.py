@@ -18,7 +18,6 @@ from hf_finetune.prefix_store.entry import (
     lock_of,
     mapped,
     partial,
-    size_in_words,
     whole,
 )
 from hf_finetune.prefix_store.locks import release
@@ -47,7 +46,6 @@ __all__ = [
     "partial",
     "release",
     "room",
-    "size_in_words",
     "total",
     "whole",
 ]

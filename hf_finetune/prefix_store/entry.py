@@ -17,6 +17,7 @@ import xxhash
 from filelock import FileLock
 
 from hf_finetune.cache_home import cache_home
+from hf_finetune.disk import size_in_words
 from hf_finetune.prefix_store.locks import hold
 
 if TYPE_CHECKING:
@@ -238,10 +239,3 @@ def _read(folder: Path) -> Entry | None:
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return None if folder.name.startswith(".") else Entry(folder, meta)
-
-
-def size_in_words(size: int) -> str:
-    """1.9 MB, 454 MB, 2.3 GB."""
-    if size >= 1e9:
-        return f"{size / 1e9:.1f} GB"
-    return f"{size / 1e6:.1f} MB" if size < 1e7 else f"{size / 1e6:.0f} MB"

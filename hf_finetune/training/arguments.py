@@ -54,7 +54,7 @@ def build_arguments(recipe: Recipe, learning_rate: float, checkpoints: Path, pre
     Raises:
         UserError: TrainingArguments refuse the values.
     """
-    chosen = DEFAULTS | _by_device(recipe.task) | {"tf32": _tf32()} | recipe.training.arguments()
+    chosen = defaults(recipe.task) | {"tf32": _tf32()} | recipe.training.arguments()
     plain_optimizer(recipe)  # refuses what it does not know, before any data is touched
     _save_when_evaluated(chosen)
     _give_stages_their_time(chosen, recipe)
@@ -170,6 +170,11 @@ def _on_cpu() -> bool:
 def _tf32() -> bool | None:
     """fp32 products in TF32 where the GPU has it: several times faster, with ten bits of each factor."""
     return True if torch.cuda.is_available() and not _on_cpu() and is_torch_tf32_available() else None
+
+
+def defaults(task: str) -> dict[str, Any]:
+    """What a recipe of this task may leave unsaid, on this machine."""
+    return DEFAULTS | _by_device(task)
 
 
 # On a CPU a forward pass of more images no longer fits its caches: ViT-Tiny took 1.2 times as long at 64, 2 at 128.

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from hf_finetune.training.dry_run import batch_of, untouched
-from hf_finetune.training.known_formats import key_of_format, recall, remember
+from hf_finetune.training.known_formats import key_of_format, recall_format, remember_format
 from hf_finetune.training.precision import NumberFormat, launcher_shards_the_model
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _decide(trainer: FinetuneTrainer, given: NumberFormat) -> tuple[str, str, bo
         if 3 * rows * _operations(trainer) < WORTH_MEASURING.get(trainer.args.device.type, float("inf")):
             return name, "a small run" if name != given.name else given.reason, False
         key = key_of_format(trainer, f"{given.name} {given.open} {_METHOD}")
-        if (known := recall(key)) is not None:
+        if (known := recall_format(key)) is not None:
             return known
         cost, samples = _measure(trainer, ways, rows)
     if not cost:
@@ -99,7 +99,7 @@ def _decide(trainer: FinetuneTrainer, given: NumberFormat) -> tuple[str, str, bo
     each = ", ".join(f"{way} {1000 * cost[way]:.3g}" for way in sorted(cost, key=lambda way: cost[way]))
     words = f"ms a step of {samples}: {each}"
     found = "bf16" if best.bf16 else "no", words if given.open else f"{given.reason}; {words}", best.channels_last
-    remember(key, found)
+    remember_format(key, found)
     return found
 
 

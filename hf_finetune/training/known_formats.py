@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from hf_finetune.cache_home import cache_home
 from hf_finetune.evaluation.products import library_in_use
-from hf_finetune.files import write_whole
 from hf_finetune.model.attention import attention_in_use
 from hf_finetune.training.prefix_key import settings_of
+from hf_finetune.training.remembered import recall, remember
 
 if TYPE_CHECKING:
     from hf_finetune.training.trainer import FinetuneTrainer
+
+_FILE = "formats.json"
 
 
 def key_of_format(trainer: FinetuneTrainer, given: str) -> str:
@@ -44,28 +43,15 @@ def key_of_format(trainer: FinetuneTrainer, given: str) -> str:
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:32]
 
 
-def recall(key: str) -> tuple[str, str, bool] | None:
+def recall_format(key: str) -> tuple[str, str, bool] | None:
     """The format found before, in words, and whether channels lie last; None where nothing was measured."""
     try:
-        name, words, channels_last = json.loads(_file().read_text())[key]
-    except (OSError, ValueError, KeyError, TypeError):
+        name, words, channels_last = recall(_FILE, key)
+    except (TypeError, ValueError):
         return None
     return str(name), f"{words}, measured before", bool(channels_last)
 
 
-def remember(key: str, found: tuple[str, str, bool]) -> None:
-    """Write it down; where the Hugging Face home cannot be written, the next run measures again."""
-    try:
-        known: dict[str, Any] = json.loads(_file().read_text())
-    except (OSError, ValueError):
-        known = {}
-    try:
-        _file().parent.mkdir(parents=True, exist_ok=True)
-        if os.access(_file().parent, os.W_OK):
-            write_whole(_file(), json.dumps({**known, key: found}, indent=1))
-    except OSError:
-        return
-
-
-def _file() -> Path:
-    return cache_home() / "formats.json"
+def remember_format(key: str, found: tuple[str, str, bool]) -> None:
+    """Write it down."""
+    remember(_FILE, key, found)

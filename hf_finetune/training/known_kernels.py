@@ -6,17 +6,15 @@ first checkpoint begins anew, and would then end with other last bits than if it
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
-from hf_finetune.cache_home import cache_home
 from hf_finetune.console import is_main_process
-from hf_finetune.files import write_whole
+from hf_finetune.training.remembered import recall, remember
+
+_FILE = "kernels.json"
 
 
 def known(choice: str, measure: Callable[[], str]) -> str:
@@ -27,12 +25,12 @@ def known(choice: str, measure: Callable[[], str]) -> str:
         measure: gives the choice.
     """
     key = f"{choice}, {_machine()}"
-    found = _read().get(key)
-    if found is not None:
+    found = recall(_FILE, key)
+    if isinstance(found, str):
         return found
     found = measure()
     if is_main_process():
-        _remember(key, found)
+        remember(_FILE, key, found)
     return found
 
 
@@ -44,24 +42,3 @@ def _machine() -> str:
         f"{device}, {platform.processor()} {capability}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"{precision} precision"
     )
-
-
-def _read() -> dict[str, str]:
-    try:
-        values = json.loads(_file().read_text())
-    except (OSError, ValueError):
-        return {}
-    return {str(key): str(value) for key, value in values.items()} if isinstance(values, dict) else {}
-
-
-def _remember(key: str, found: str) -> None:
-    try:
-        _file().parent.mkdir(parents=True, exist_ok=True)
-        if os.access(_file().parent, os.W_OK):
-            write_whole(_file(), json.dumps({**_read(), key: found}, indent=1))
-    except OSError:
-        return
-
-
-def _file() -> Path:
-    return cache_home() / "kernels.json"

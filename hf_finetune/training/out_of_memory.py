@@ -86,7 +86,7 @@ Helps = list[tuple[str, str]]
 
 def _for_steps(recipe: Recipe, on_gpu: bool) -> Helps:
     values: dict[str, Any] = recipe.training.values()
-    batch, accumulated = values.get("per_device_train_batch_size", 32), values.get("gradient_accumulation_steps", 1)
+    batch, accumulated = _rows_at_once(recipe, "train"), values.get("gradient_accumulation_steps", 1)
     found: Helps = []
     if not values.get("auto_find_batch_size"):
         found.append(("training.auto_find_batch_size=true", "the same batch and steps, as few rows at once as fit"))
@@ -104,9 +104,15 @@ def _for_steps(recipe: Recipe, on_gpu: bool) -> Helps:
 
 
 def _for_evaluation(recipe: Recipe) -> Helps:
-    batch = recipe.training.values().get("per_device_eval_batch_size", 64)
+    batch = _rows_at_once(recipe, "eval")
     half = [(f"training.per_device_eval_batch_size={max(1, batch // 2)}", f"now {batch} rows at once")]
     return [*half, ("data.max_eval_samples=N", "validate and test fewer rows"), *_for_inputs(recipe)]
+
+
+def _rows_at_once(recipe: Recipe, role: str) -> int:
+    from hf_finetune.training.arguments import defaults
+
+    return int((defaults(recipe.task) | recipe.training.values())[f"per_device_{role}_batch_size"])
 
 
 def _for_inputs(recipe: Recipe) -> Helps:

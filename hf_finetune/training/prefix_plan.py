@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from hf_finetune.data.image_samples import ImageSamples
 from hf_finetune.data.text_samples import TextSamples
-from hf_finetune.prefix_store import home, size_in_words, total
+from hf_finetune.disk import size_in_words
+from hf_finetune.prefix_store import home, total
 from hf_finetune.recipes.schema import Recipe
 from hf_finetune.training.precision import launcher_shards_the_model
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hf_finetune import prefix_store as store
+from hf_finetune.disk import size_in_words
 from hf_finetune.recipes.schema import Recipe
 
 
@@ -28,7 +29,7 @@ class Room:
         there = max(0, int(min(self._left, store.room(store.bound(self._share), self.wanted))))
         if needed <= there:
             return None
-        sizes = store.size_in_words(needed), store.size_in_words(there)
+        sizes = size_in_words(needed), size_in_words(there)
         return f"it takes {sizes[0]} of disk, and {sizes[1]} may be used (cache.max_gb, cache.dtype=bf16)"
 
     def take(self, needed: int) -> int:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hf_finetune import prefix_store as store
 from hf_finetune.console import say
+from hf_finetune.disk import size_in_words
 from hf_finetune.errors import UserError
 from hf_finetune.model.borders import find_replay
 from hf_finetune.recipes.schema import Recipe
@@ -188,7 +188,7 @@ class Making:
         words, needed = plan.stage_in_words(self.applied, index), _missing(splits)
         freed = self.room.take(needed) if first_on_machine() else 0
         if freed:
-            said = store.size_in_words(freed)
+            said = size_in_words(freed)
             say(f"{words}frozen prefix: {said} of features not used for longest made room")
         size, rows = sum(split.meta.bytes for split in splits), sum(split.meta.rows for split in splits)
         found = sum(split.known for split in splits)

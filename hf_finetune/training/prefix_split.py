@@ -12,6 +12,7 @@ from filelock import BaseFileLock, Timeout
 
 from hf_finetune import prefix_store as store
 from hf_finetune.console import say, warn
+from hf_finetune.disk import size_in_words
 from hf_finetune.errors import UserError
 from hf_finetune.evaluation.predict import take
 from hf_finetune.model.attention import attention_in_use
@@ -120,7 +121,7 @@ class SplitFeatures:
         except OSError as fault:
             raise UserError(
                 f"There is no room for features in {store.home()}: {fault.strerror}. Free "
-                f"{store.size_in_words(self.meta.bytes)} (hf-finetune cache clear), or say cache.prefix=off."
+                f"{size_in_words(self.meta.bytes)} (hf-finetune cache clear), or say cache.prefix=off."
             ) from fault
         return True
 

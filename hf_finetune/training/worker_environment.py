@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+from hf_finetune.console import TOKENS
+
 _registered: list[bool] = []
 
 
@@ -21,5 +22,5 @@ def keep_token_from_workers() -> None:
 
 
 def _forget() -> None:
-    for name in _TOKENS:
+    for name in TOKENS:
         os.environ.pop(name, None)

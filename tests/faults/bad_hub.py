@@ -26,11 +26,15 @@ def _cached(commit: str = _PINNED, names: tuple[str, ...] = ("neg", "pos"), colu
 
 
 def _prepare(name: str, commit: str, names: tuple[str, ...], column: str) -> Path:
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / name.replace("/", "___") / "default" / "0.0.0" / commit
-    folder.mkdir(parents=True)
     features = Features({"text": Value("string"), column: ClassLabel(names=list(names))})
     rows = {"text": [text(n) for n in range(ROWS)], column: [n % 2 for n in range(ROWS)]}
-    split = Dataset.from_dict(rows, features=features)
+    return prepare(name, commit, Dataset.from_dict(rows, features=features))
+
+
+def prepare(name: str, commit: str, split: Dataset) -> Path:
+    """A commit of a data set with this train split, as `load_dataset` leaves it in its cache: its folder there."""
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / name.replace("/", "___") / "default" / "0.0.0" / commit
+    folder.mkdir(parents=True)
     short = name.rpartition("/")[2]
     kept = split.map(lambda row: row, cache_file_name=str(folder / f"{short}-train.arrow"), keep_in_memory=False)
     info = kept.info.copy()
@@ -38,7 +42,7 @@ def _prepare(name: str, commit: str, names: tuple[str, ...], column: str) -> Pat
     info.config_name = "default"
     info.version = datasets.Version("0.0.0")
     info.splits = datasets.SplitDict(
-        {"train": datasets.SplitInfo("train", num_examples=ROWS, dataset_name=short)}, dataset_name=short
+        {"train": datasets.SplitInfo("train", num_examples=len(split), dataset_name=short)}, dataset_name=short
     )
     info.write_to_directory(str(folder))
     return folder

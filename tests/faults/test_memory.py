@@ -13,7 +13,8 @@ from transformers import ViTForImageClassification
 
 from hf_finetune import finetune
 from hf_finetune.recipes import load_recipe
-from hf_finetune.training.out_of_memory import OutOfMemory, is_out_of_memory, out_of_memory
+from hf_finetune.training.arguments import defaults
+from hf_finetune.training.out_of_memory import OutOfMemory, _for_evaluation, is_out_of_memory, out_of_memory
 from hf_finetune.training.trainer import FinetuneTrainer
 
 AUTO = "training.auto_find_batch_size=true"
@@ -113,6 +114,15 @@ def test_evaluation_that_does_not_fit_names_its_own_settings(tmp_path, monkeypat
     monkeypatch.setattr(FinetuneTrainer, "prediction_step", too_much)
     with pytest.raises(OutOfMemory, match=r"in evaluation: [\s\S]*training.per_device_eval_batch_size=128"):
         finetune(small(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("family", ["vit", "bert"])
+def test_what_is_not_said_is_told_as_it_is_on_this_machine(tmp_path, family):
+    recipe = recipe_of(tmp_path, family, "lora", "run")
+    recipe = recipe.model_copy(update={"training": type(recipe.training)()})
+    rows = defaults(recipe.task)["per_device_eval_batch_size"]
+    (first, effect), *_ = _for_evaluation(recipe)
+    assert (first, effect) == (f"training.per_device_eval_batch_size={rows // 2}", f"now {rows} rows at once")
 
 
 def test_a_text_run_is_told_to_take_shorter_texts(tmp_path):
