@@ -127,8 +127,12 @@ def main(contests: Callable[[str, Path], list[Contest]], name: str, description:
     parser.add_argument("--fresh", action="store_true", help="forget the rounds that were run")
     options = parser.parse_args()
     arena = Arena(options.work / name, options.threads)
-    for contest in contests(options.scale, arena.work):
-        if options.contest and contest.name not in options.contest.split(","):
+    wanted = [word for word in options.contest.split(",") if word]
+    known = contests(options.scale, arena.work)
+    _refuse_unknown(parser, "--contest", wanted, {contest.name for contest in known})
+    _refuse_unknown(parser, "--only", options.only, {one.name for contest in known for one in contest.contestants})
+    for contest in known:
+        if wanted and contest.name not in wanted:
             continue
         if options.fresh:
             (options.results / f"{contest.name}{'' if options.scale == 'full' else '-toy'}.json").unlink(
@@ -136,3 +140,8 @@ def main(contests: Callable[[str, Path], list[Contest]], name: str, description:
             )
         file = hold(contest, arena, options.rounds, options.scale, set(options.only), options.results)
         print(contest_table(json.loads(file.read_text(encoding="utf-8"))))
+
+
+def _refuse_unknown(parser: argparse.ArgumentParser, option: str, given: list[str], names: set[str]) -> None:
+    if unknown := sorted({*given} - names):
+        parser.error(f"{option}: there is no {', '.join(unknown)}; there are {', '.join(sorted(names))}")
