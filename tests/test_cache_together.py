@@ -56,6 +56,7 @@ def test_all_wait_for_another_run_longer_than_one_collective_may_last(run_in):
     assert "process 0: True" in found.stdout and "process 1: False" in found.stdout
 
 
+@pytest.mark.long
 def test_processes_that_measured_otherwise_have_one_entry(run_in):
     run_in.folder.mkdir(exist_ok=True)
     (run_in.folder / "job.py").write_text(

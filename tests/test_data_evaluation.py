@@ -74,7 +74,7 @@ dist.destroy_process_group()
 
 @pytest.mark.slow
 @pytest.mark.distributed
-@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("broken", [pytest.param(False, marks=pytest.mark.long), True])
 def test_every_process_loads_the_same_or_meets_the_same_error(run_in, tmp_path, broken):
     (tmp_path / "script.py").write_text(SCRIPT)
     texts = [f"text {n}" for n in range(40)]

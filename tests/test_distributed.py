@@ -83,6 +83,7 @@ def test_accelerate_starts_two_processes_on_a_machine_without_a_gpu(one_process,
     assert_equal_runs(one_process, run_in.folder / "run")
 
 
+@pytest.mark.long
 def test_the_shipped_two_process_config_starts_two(one_process, run_in):
     config = str(REPOSITORY / "accelerate_configs" / "cpu_2proc.yaml")
     result = run_in(

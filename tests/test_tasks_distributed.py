@@ -23,7 +23,9 @@ def job(folder, balance):
     return f"recipe={file}", "precision=no", "data.on_error=skip"
 
 
-@pytest.mark.parametrize("balance", [pytest.param("fixed", marks=pytest.mark.long), "uncertainty", "equal"])
+@pytest.mark.parametrize(
+    "balance", ["equal", *(pytest.param(one, marks=pytest.mark.long) for one in ("fixed", "uncertainty"))]
+)
 def test_two_processes_equal_one(tmp_path, call, run_in, balance):
     rows(True, size=60, missing=True).to_csv(tmp_path / "rows.csv", index=False)
     rows(True, size=30, seed=4).remove_columns("kind").to_csv(tmp_path / "other.csv", index=False)

@@ -455,7 +455,7 @@ JOB = (
 
 @pytest.mark.slow
 @pytest.mark.distributed
-@pytest.mark.parametrize("augment", ["none", "{pad_crop: 4}"])
+@pytest.mark.parametrize("augment", ["none", pytest.param("{pad_crop: 4}", marks=pytest.mark.long)])
 def test_a_run_on_two_processes_equals_one(call, run_in, augment):
     run_in.folder.mkdir()
     teacher_of("resnet", run_in.folder / "teacher", [str(digit) for digit in range(10)])

@@ -38,7 +38,11 @@ def test_accelerate_launch_does_not_leave_all_cores_but_one_idle(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "environment"), [((), {"OMP_NUM_THREADS": "1"}), (("--num_cpu_threads_per_process", "1"), {})]
+    ("options", "environment"),
+    [
+        ((), {"OMP_NUM_THREADS": "1"}),
+        pytest.param(("--num_cpu_threads_per_process", "1"), {}, marks=pytest.mark.long),
+    ],
 )
 def test_a_number_of_threads_that_the_user_chose_is_kept(tmp_path, options, environment):
     assert _launched(tmp_path, *options, **environment) == [1, 1]
