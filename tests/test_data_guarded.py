@@ -1,7 +1,9 @@
 """Data of the Hub is in its repository, and no row names a file of this machine; what is refused and what is not."""
 
 import gzip
+import json
 import os
+import zipfile
 
 import datasets
 import pyarrow as pa
@@ -12,9 +14,9 @@ from datasets import Dataset, Features, Image, Value
 from faults.bad_hub import prepare
 
 from hf_finetune.data import sizes
-from hf_finetune.data.guarded import _check_place
 from hf_finetune.data.hub_paths import refuse_paths
 from hf_finetune.data.images import open_image
+from hf_finetune.data.places import check_place
 from hf_finetune.data.sizes import check_size
 from hf_finetune.data.sources import open_source
 from hf_finetune.errors import DataError
@@ -67,23 +69,82 @@ def test_a_column_of_paths_is_refused_only_as_the_images():
 
 
 @pytest.mark.parametrize(
-    "place", ["/etc/passwd", "x.csv", "file:///etc/passwd", "http://169.254.169.254/x.csv", "zip://a.csv::/etc/x.zip"]
+    "place",
+    [
+        "/etc/passwd",
+        "x.csv",
+        "file:///etc/passwd",
+        "http://169.254.169.254/x.csv",
+        "zip://a.csv::/etc/x.zip",
+        "reference://a.txt::hf://datasets/them/data@abc/ref.txt",  # does as ref.txt says
+        "/etc/passwd::hf://datasets/them/data@abc/a.csv",  # hops behind a path are ignored
+        "simplecache::http://127.0.0.1/x.csv::hf://datasets/them/data@abc/a.csv",
+        "zip://a.csv::zip://a.zip::hf://datasets/them/data@abc/a.zip",  # nobody measures the inner one
+        "hf://datasets/victim/private@main/salaries.csv",
+        "hf://datasets/them/database@main/x.csv",
+        "hf://buckets/them/data/x.csv",
+        "hf://datasets/them/data@abc/../../../victim/private/resolve/main/x.csv",
+        "https://huggingface.co/datasets/victim/private/resolve/main/x.csv",
+    ],
 )
-def test_the_hub_serves_its_own_files(place, tmp_path):
+def test_the_hub_serves_its_own_files(place):
     with pytest.raises(DataError, match="outside of"):
-        _check_place(place, None)
+        check_place(place, "them/data")
 
 
 def test_places_that_are_a_data_sets_own(tmp_path, monkeypatch):
-    _check_place("hf://datasets/them/data@abc/train.csv", None)
-    _check_place("zip://a.csv::hf://datasets/them/data@abc/train.zip", None)
+    for place in (
+        "hf://datasets/them/data@abc/train.csv",
+        "hf://datasets/Them/data/sub/*.csv",
+        "https://huggingface.co/datasets/them/data/resolve/main/a..b.csv",
+        "hf://datasets/them/data@abc/train.tar.gz",
+    ):
+        assert check_place(place, "them/data") is None
+    packed = "hf://datasets/them/data@abc/train.zip"
+    assert check_place(f"zip://sub/*.csv::{packed}", "them/data") == packed
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to("data")
     for place in ("data/a.csv", str(tmp_path / "data" / "a.csv"), f"gzip://a.csv::{tmp_path}/data/a.csv.gz"):
-        _check_place(place, tmp_path / "data")
-    for place in ("a.csv", "data/../a.csv", "hf://datasets/them/data/x.csv"):
+        check_place(place, tmp_path / "data")
+        check_place(place, tmp_path / "link")
+    for place in ("a.csv", "data/../a.csv", "hf://datasets/them/data/x.csv", "~/data/a.csv"):
         with pytest.raises(DataError):
-            _check_place(place, tmp_path / "data")
+            check_place(place, tmp_path / "data")
+    for place in ("file:/etc/passwd", "zip://a.csv::~/a.zip", "zip://a.csv::"):
+        with pytest.raises(DataError):
+            check_place(place, tmp_path)
+
+
+def test_a_file_that_says_where_to_read_is_not_followed(tmp_path, monkeypatch):
+    """fsspec's file system `reference` opens what the file names."""
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)  # `datasets` calls every address remote
+    (tmp_path / "secret.txt").write_text("a secret")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "ref.txt").write_text(json.dumps({"train.txt": [f"file://{tmp_path}/secret.txt"]}))
+    place = f"reference://train.txt::{tmp_path}/data/ref.txt"
+    (tmp_path / "data" / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: {place}\n---\n")
+    with pytest.raises(DataError, match="outside of"):
+        open_source(make_recipe(str(tmp_path / "data"), "text-classification").data)
+
+
+def test_a_file_of_an_archive_that_the_card_names(tmp_path, monkeypatch):
+    """It is as good as one beside it; the archive is measured before anything of it is fetched."""
+    (tmp_path / "data").mkdir()
+    with zipfile.ZipFile(tmp_path / "data" / "all.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("train.csv", "text,label\n" + "good,1\nbad,0\n" * 20_000)
+    card = f"configs:\n- config_name: default\n  data_files: zip://train.csv::{tmp_path}/data/all.zip\n"
+    (tmp_path / "data" / "README.md").write_text(f"---\n{card}---\n")
+    for name, value in (("HF_DATASETS_CACHE", "cache"), ("DOWNLOADED_DATASETS_PATH", "downloads")):
+        monkeypatch.setattr(datasets.config, name, tmp_path / value)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    data = make_recipe(str(tmp_path / "data"), "text-classification").data
+    with monkeypatch.context() as narrow:
+        narrow.setattr(sizes, "_USUAL", 1000)
+        with pytest.raises(DataError, match=r"all\.zip .* and becomes"):
+            open_source(data)
+    assert not (tmp_path / "downloads").exists()
+    assert len(open_source(data)["train"]) == 40_000
 
 
 def test_what_is_as_large_as_it_seems_is_taken(tmp_path, monkeypatch):

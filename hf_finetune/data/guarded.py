@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hf_finetune.data.places import check_place
 from hf_finetune.data.sizes import check_size
-from hf_finetune.errors import DataError
-
-_HUB = "hf://"
 
 
 @contextmanager
-def guarded(folder: Path | None = None) -> Iterator[None]:
+def guarded(home: Path | str) -> Iterator[None]:
     """In the block, every file of a data set lies in it, and is looked at before it is unpacked or read.
 
     The README of a data set may name files anywhere, on this machine or another; `datasets` takes them all.
 
     Args:
-        folder: that the data set is; None for one of the Hub.
+        home: the folder that the data set is, or its name on the Hub.
 
     Raises:
         DataError: from within the block, of the first file that is refused.
@@ -32,7 +29,7 @@ def guarded(folder: Path | None = None) -> Iterator[None]:
 
     def checked(self: Any, url_or_urls: Any) -> Any:
         for place in _places(url_or_urls):
-            _check_place(place, folder)
+            _look_at(place, home, self.download_config)
         found = download(self, url_or_urls)
         for place in _places(found):
             file = Path(place.rpartition("::")[2])  # gzip://inner.json::/the/file.gz
@@ -57,21 +54,12 @@ def kept_by_libraries() -> list[Path]:
     return [Path(folder).resolve() for folder in folders]
 
 
-def _check_place(place: str, folder: Path | None) -> None:
-    from huggingface_hub.constants import ENDPOINT
+def _look_at(place: str, home: Path | str, download_config: Any) -> None:
+    """Its place, and what the archive around it becomes: to list or fetch what is inside would unpack it."""
+    from datasets.utils.file_utils import cached_path
 
-    outer = place.rpartition("::")[2]
-    if "://" in outer and not outer.startswith("file://"):
-        if folder is None and outer.startswith((_HUB, f"{ENDPOINT}/")):
-            return
-    else:
-        # Without following links: those of a person's own folder may lead anywhere.
-        file = Path(os.path.normpath(Path.cwd() / outer.removeprefix("file://")))
-        allowed = [] if folder is None else [Path(os.path.normpath(Path.cwd() / folder))]
-        if any(file.is_relative_to(one) for one in (*allowed, *kept_by_libraries())):
-            return
-    whose = "the data set's repository" if folder is None else folder
-    raise DataError(f"The data set names {outer[:200]} as one of its files, which lies outside of {whose}.")
+    if (around := check_place(place, home)) is not None:
+        check_size(Path(cached_path(around, download_config=download_config)))
 
 
 def _places(found: Any) -> Iterator[str]:

@@ -132,7 +132,7 @@ def _nearest_path(path: Path) -> str:
 def _from_hub(name: str, data: Data) -> dict[str, Dataset]:
     config = data.config
     try:
-        with guarded():
+        with guarded(name):
             splits = datasets.load_dataset(name, config, revision=data.revision)
     except datasets.exceptions.DatasetNotFoundError as error:
         raise DataError(

@@ -152,6 +152,12 @@ def _readme(where: str) -> Callable[[Path], None]:
     return make
 
 
+def _reference(data: Path) -> None:
+    """A file that says where to read, which a file system of fsspec follows."""
+    (data / "ref.txt").write_text(json.dumps({"train.csv": [f"file://{data.parent}/secret.csv"]}))
+    _readme("reference://train.csv::{folder}/data/ref.txt")(data)
+
+
 def _pipe(data: Path) -> None:
     os.mkfifo(data / "pipe.png")
     (data / "rows.csv").write_text("image,label\n" + "".join(f"pipe.png,{n % 2}\n" for n in range(20)))
@@ -196,6 +202,7 @@ _CASES = [
     ("a card that names a file further up", train(_readme("../secret.csv")), ("outside of",)),
     ("a card that names a file of this machine", train(_readme("{folder}/secret.csv")), ("outside of",)),
     ("a card that names an address", train(_readme("http://127.0.0.1:9/secret.csv")), ("data.dataset",)),
+    ("a card whose file says where to read", train(_reference), ("outside of",)),
     ("JSON nested 100,000 deep", train(_table("rows.json", '{"a":' * 100_000), "data/rows.json"), ("cannot be read",)),
     ("an image that is a pipe", train(_pipe, "data/rows.csv", "image-classification"), ("not a regular file",)),
     ("an array of objects", train(_pickled_array, "data/train.parquet, image: image", "image-classification"),
