@@ -12,6 +12,7 @@ import pytest
 from data_samples import encoded, make_recipe, photo
 from datasets import Dataset, Features, Image, Value
 from faults.bad_hub import prepare
+from faults.listening import listening
 
 from hf_finetune.data import sizes
 from hf_finetune.data.hub_paths import refuse_paths
@@ -126,6 +127,18 @@ def test_a_file_that_says_where_to_read_is_not_followed(tmp_path, monkeypatch):
     (tmp_path / "data" / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: {place}\n---\n")
     with pytest.raises(DataError, match="outside of"):
         open_source(make_recipe(str(tmp_path / "data"), "text-classification").data)
+
+
+def test_an_address_of_a_card_is_not_asked(tmp_path):
+    """Not for what it holds, and not for whether it is there: an inner service may act on being asked."""
+    (tmp_path / "data").mkdir()
+    with listening(lambda: None) as (place, asked):
+        for one in (f"{place}/a.csv", f"zip://*.csv::{place}/a.zip"):
+            card = f"configs:\n- config_name: default\n  data_files: {one}\n"
+            (tmp_path / "data" / "README.md").write_text(f"---\n{card}---\n")
+            with pytest.raises(DataError, match="outside of"):
+                open_source(make_recipe(str(tmp_path / "data"), "text-classification").data)
+    assert asked == []
 
 
 def test_a_file_of_an_archive_that_the_card_names(tmp_path, monkeypatch):

@@ -15,7 +15,8 @@ from hf_finetune.data.sizes import check_size
 def guarded(home: Path | str) -> Iterator[None]:
     """In the block, every file of a data set lies in it, and is looked at before it is unpacked or read.
 
-    The README of a data set may name files anywhere, on this machine or another; `datasets` takes them all.
+    The README of a data set may name files anywhere, on this machine or another; `datasets` takes them all, and asks
+    for them as soon as it looks which there are.
 
     Args:
         home: the folder that the data set is, or its name on the Hub.
@@ -23,9 +24,13 @@ def guarded(home: Path | str) -> Iterator[None]:
     Raises:
         DataError: from within the block, of the first file that is refused.
     """
-    from datasets import DownloadManager
+    from datasets import DownloadManager, data_files
 
-    download = DownloadManager.download
+    download, resolve = DownloadManager.download, data_files.resolve_pattern
+
+    def resolved(pattern: str, base_path: str, *more: Any, **options: Any) -> list[str]:
+        _look_at(_joined(pattern, base_path), home, options.get("download_config"))
+        return resolve(pattern, base_path, *more, **options)
 
     def checked(self: Any, url_or_urls: Any) -> Any:
         for place in _places(url_or_urls):
@@ -37,11 +42,11 @@ def guarded(home: Path | str) -> Iterator[None]:
                 check_size(file)
         return found
 
-    DownloadManager.download = checked
+    DownloadManager.download, data_files.resolve_pattern = checked, resolved
     try:
         yield
     finally:
-        DownloadManager.download = download
+        DownloadManager.download, data_files.resolve_pattern = download, resolve
 
 
 def kept_by_libraries() -> list[Path]:
@@ -52,6 +57,13 @@ def kept_by_libraries() -> list[Path]:
     config = datasets.config
     folders = (HF_HUB_CACHE, config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, config.EXTRACTED_DATASETS_PATH)
     return [Path(folder).resolve() for folder in folders]
+
+
+def _joined(pattern: str, base_path: str) -> str:
+    """A pattern as `resolve_pattern` takes it."""
+    from datasets.utils.file_utils import is_relative_path, xjoin
+
+    return xjoin(base_path, pattern) if is_relative_path(pattern) else pattern
 
 
 def _look_at(place: str, home: Path | str, download_config: Any) -> None:

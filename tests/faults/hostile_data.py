@@ -16,8 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from faults.hostile import CANARY, Case, Runs, payload
+from faults.listening import listening
 
 _MEGABYTE = 2**20
+_LISTENING: list[object] = []  # what must not be tidied away
 _ROWS = "text,label\n" + "".join(f"a text {n},{'ab'[n % 2]}\n" for n in range(40))
 
 
@@ -152,6 +154,14 @@ def _readme(where: str) -> Callable[[Path], None]:
     return make
 
 
+def _readme_of_a_service(data: Path) -> None:
+    """Of an address that takes it for an order to be asked; it listens as long as the process is there."""
+    service = listening((data.parent / CANARY).touch)
+    place, _ = service.__enter__()
+    _LISTENING.append(service)
+    _readme(f"{place}/secret.csv")(data)
+
+
 def _reference(data: Path) -> None:
     """A file that says where to read, which a file system of fsspec follows."""
     (data / "ref.txt").write_text(json.dumps({"train.csv": [f"file://{data.parent}/secret.csv"]}))
@@ -201,7 +211,7 @@ _CASES = [
     ("a saved data set whose table is /etc/passwd", train(_saved("/etc/passwd")), ("no file beside it",)),
     ("a card that names a file further up", train(_readme("../secret.csv")), ("outside of",)),
     ("a card that names a file of this machine", train(_readme("{folder}/secret.csv")), ("outside of",)),
-    ("a card that names an address", train(_readme("http://127.0.0.1:9/secret.csv")), ("data.dataset",)),
+    ("a card that names an address", train(_readme_of_a_service), ("outside of",)),
     ("a card whose file says where to read", train(_reference), ("outside of",)),
     ("JSON nested 100,000 deep", train(_table("rows.json", '{"a":' * 100_000), "data/rows.json"), ("cannot be read",)),
     ("an image that is a pipe", train(_pipe, "data/rows.csv", "image-classification"), ("not a regular file",)),
