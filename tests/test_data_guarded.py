@@ -17,7 +17,10 @@ from faults.listening import listening
 from hf_finetune.data import sizes
 from hf_finetune.data.hub_paths import refuse_paths
 from hf_finetune.data.images import open_image
+from hf_finetune.data.labels import LabelSpace
+from hf_finetune.data.load import load_data
 from hf_finetune.data.places import check_place
+from hf_finetune.data.scored_rows import load_test
 from hf_finetune.data.sizes import check_size
 from hf_finetune.data.sources import open_source
 from hf_finetune.errors import DataError
@@ -65,8 +68,43 @@ def test_a_column_of_paths_is_refused_only_as_the_images():
         refuse_paths("them/data", data_of(), rows)
     beside = images(HERE, HERE)["train"].add_column("file", ["a.png", "b.png"])
     refuse_paths("them/data", data_of(), {"train": beside})
-    with pytest.raises(DataError, match="'file' of train"):
+    with pytest.raises(DataError, match="'file' holds paths"):
         refuse_paths("them/data", data_of(image="file"), {"train": beside})
+
+
+def paths_of_hub(folder):
+    """A data set of the Hub whose first row hides that the others name a picture of this machine."""
+    photo(1).save(folder / "mine.png")
+    rows = {"photo": ["-"] + [str(folder / "mine.png")] * 23, "label": [0, 1] * 12}
+    prepare("them/data", "a" * 40, Dataset.from_dict(rows))
+
+
+def test_a_text_is_no_image_of_the_hub_whatever_its_first_rows_say(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    paths_of_hub(tmp_path)
+    with pytest.raises(DataError, match="'photo' holds paths of images"):
+        open_source(data_of(image="photo"))
+
+
+def test_a_text_is_no_image_of_the_hub_whoever_names_the_column(tmp_path, monkeypatch):
+    """A model's own recipe names the columns of what it is scored on."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    paths_of_hub(tmp_path)
+    recipe = make_recipe("them/data", "image-classification", test_split="train", on_error="skip")
+    labels = LabelSpace("single_label_classification", ("0", "1"))
+    with pytest.raises(DataError, match="'photo' holds paths of images"):
+        load_test(recipe, labels, trained_by=data_of(image="photo"))
+
+
+def test_paths_of_a_persons_own_data_are_taken(tmp_path):
+    paths = [str(tmp_path / f"{n}.png") for n in range(12)]
+    for n, path in enumerate(paths):
+        photo(n).save(path)
+    rows = Dataset.from_dict({"photo": ["-", *paths], "label": [0, 1, *[0] * 6, *[1] * 5]})
+    recipe = make_recipe("memory", "image-classification", image="photo", on_error="skip", test_split=None)
+    assert len(load_data(recipe, rows).skipped) == 1
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def find_columns(train: Dataset, task: str, data: Data) -> Columns:
     taken = (label, data.text_pair)
     text = data.text or _only(train, "text", [name for name in _text_columns(train) if not is_id(name)], exclude=taken)
     for key, name in (("text", text), ("text_pair", data.text_pair)):
-        if name is not None and not _is_text(train.features[name]):
+        if name is not None and not is_text(train.features[name]):
             raise DataError(f"data.{key}={name}: the column does not hold text.\n{_table(train)}")
     label = label or _find_label(train, exclude=(text, data.text_pair))
     return Columns(text=text, text_pair=data.text_pair, label=label)
@@ -149,12 +149,13 @@ def _can_hold_label(split: Dataset, name: str, features: Features) -> bool:
     )
 
 
-def _is_text(feature: Any) -> bool:
+def is_text(feature: Any) -> bool:
+    """Whether the feature holds a text in each row."""
     return isinstance(feature, Value) and feature.dtype in ("string", "large_string", "string_view")
 
 
 def _text_columns(split: Dataset) -> list[str]:
-    return [name for name, feature in split.features.items() if _is_text(feature)]
+    return [name for name, feature in split.features.items() if is_text(feature)]
 
 
 def _image_columns(split: Dataset) -> list[str]:
@@ -166,7 +167,7 @@ def _image_columns(split: Dataset) -> list[str]:
 def _can_hold_image(split: Dataset, name: str) -> bool:
     feature = split.features[name]
     is_record = isinstance(feature, dict) and set(feature) == {"bytes", "path"}
-    return isinstance(feature, Image) or _is_text(feature) or _is_bytes(feature) or is_record or holds_arrays(feature)
+    return isinstance(feature, Image) or is_text(feature) or _is_bytes(feature) or is_record or holds_arrays(feature)
 
 
 def _is_bytes(feature: Any) -> bool:
@@ -181,7 +182,7 @@ def holds_paths(split: Dataset, name: str, features: Features | None = None) -> 
         name: of the column.
         features: of the split, whose own are a copy at every look: for callers that ask for many columns.
     """
-    if not _is_text((features or split.features)[name]) or not len(split):
+    if not is_text((features or split.features)[name]) or not len(split):
         return False
     first = [value for value in split.select_columns([name])[: min(20, len(split))][name] if value]
     return bool(first) and all(value.lower().endswith(IMAGE_SUFFIXES) for value in first)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Image
 
-from hf_finetune.data.columns import holds_paths
+from hf_finetune.data.columns import holds_paths, is_text
 from hf_finetune.data.guarded import kept_by_libraries
 from hf_finetune.errors import DataError
 
@@ -18,8 +18,15 @@ if TYPE_CHECKING:
     from hf_finetune.recipes.schema import Data
 
 
+# In `info`, which selections and changes of columns copy; nothing that a data set brings says it.
+_OF_HUB = "hf_finetune: of the Hub: "
+
+
 def refuse_paths(name: str, data: Data, splits: Mapping[Any, Dataset]) -> None:
     """Refuse rows whose image is a path, unless `datasets` itself has put the file there.
+
+    Which column is the image may be known later, or from another recipe: the splits are marked, for
+    `refuse_text_of_hub`.
 
     Args:
         name: of the data set, for messages.
@@ -29,15 +36,14 @@ def refuse_paths(name: str, data: Data, splits: Mapping[Any, Dataset]) -> None:
     Raises:
         DataError: the first row that names another file.
     """
+    for rows in splits.values():
+        rows.info.homepage = f"{_OF_HUB}{name}"
     kept = kept_by_libraries()
     for split, rows in splits.items():
         found = data.image is None and data.text is None and not any(map(_is_image, rows.features.values()))
         for column, feature in rows.features.items():
-            if (found or data.image == column) and holds_paths(rows, column):
-                raise DataError(
-                    f"data.dataset={name}: the column '{column}' of {split} holds paths of images, and a data set of "
-                    "the Hub has the images in it. Download it, and name its folder or files."
-                )
+            if data.image == column or (found and holds_paths(rows, column)):
+                refuse_text_of_hub(rows, column)
             if not _is_image(feature):
                 continue
             for path in _paths(rows, column):
@@ -46,6 +52,24 @@ def refuse_paths(name: str, data: Data, splits: Mapping[Any, Dataset]) -> None:
                         f"data.dataset={name}: column '{column}' of {split} names the file {path[:200]} of this "
                         "machine, which is not of the data set."
                     )
+
+
+def refuse_text_of_hub(rows: Dataset, image: str) -> None:
+    """Refuse a column of texts as the images of a data set of the Hub: whatever its rows say would be opened.
+
+    Args:
+        rows: any data set; one of the Hub has gone through `refuse_paths`.
+        image: the column that is taken as the image.
+
+    Raises:
+        DataError: it holds texts, and the rows are of the Hub.
+    """
+    whence = rows.info.homepage or ""
+    if whence.startswith(_OF_HUB) and is_text(rows.features[image]):
+        raise DataError(
+            f"data.dataset={whence.removeprefix(_OF_HUB)}: the column '{image}' holds paths of images, and a data set "
+            "of the Hub has the images in it. Download it, and name its folder or files."
+        )
 
 
 def _is_image(feature: Any) -> bool:

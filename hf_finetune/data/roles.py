@@ -11,6 +11,7 @@ from datasets import Dataset, Image, List, Value
 
 from hf_finetune.data.bands import encode_arrays, holds_arrays
 from hf_finetune.data.columns import Columns
+from hf_finetune.data.hub_paths import refuse_text_of_hub
 from hf_finetune.data.label_columns import RawLabels, encode_labels, find_label_space, read_labels
 from hf_finetune.data.labels import LabelSpace
 from hf_finetune.data.shown import shown
@@ -136,12 +137,16 @@ def canonical_rows(split: Dataset, columns: Columns, targets: Sequence[Any], lab
         columns: names of the inputs in it.
         targets: a label for each row; None where there is none.
         labels: decides the type of the label column.
+
+    Raises:
+        DataError: the image is a path that a stranger wrote.
     """
     inputs = {getattr(columns, role): role for role in ("image", "text", "text_pair") if getattr(columns, role)}
     number = Value("int64") if labels.problem_type == "single_label_classification" else Value("float64")
     is_vector = any(isinstance(target, list) for target in targets)
     rows = split.with_format(None)
     if columns.image:
+        refuse_text_of_hub(rows, columns.image)
         # Before columns are left out: `cast` loses the rows of a joined table if one of its parts has no column left.
         if holds_arrays(rows.features[columns.image]):
             rows = encode_arrays(rows, columns.image)
