@@ -126,6 +126,7 @@ def load_finished(
         refuse_if_too_large(auto, config, name, trust_remote_code=trust_remote_code)
         model, info = auto.from_pretrained(
             path,
+            config=config,  # the one that was looked over: else that of an adapter's base model is taken
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,

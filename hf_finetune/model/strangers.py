@@ -16,6 +16,7 @@ from hf_finetune.errors import UserError
 
 _CONFIG, _INDEX, _ADAPTER = "config.json", "model.safetensors.index.json", "adapter_config.json"
 _PREPROCESSOR = "preprocessor_config.json"
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _LARGEST_JSON = 50_000_000  # bytes; that of 21,000 named classes takes two million
 _MOST_LAYERS = 2_000  # of any kind; the deepest known nets have about a thousand
 _MOST_LABELS = 1_000_000
@@ -26,6 +27,7 @@ _COUNTS = re.compile(r"(^|_)(layers?|depths?|blocks|experts|stages|hidden_groups
 _SHARD = re.compile(r"[\w-][\w.-]*\.safetensors", re.ASCII)
 # Arguments of timm.create_model that fetch or open files.
 _OPENING = re.compile(r"pretrained.*|checkpoint_path|cache_dir")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
 
 
 def look_over(path: str, checkpoint: str, revision: str | None) -> None:
@@ -39,22 +41,45 @@ def look_over(path: str, checkpoint: str, revision: str | None) -> None:
     Raises:
         UserError: a size beyond all use, a name outside the checkpoint, pickled adapters, code by another name.
     """
-    config = _json(path, _CONFIG, checkpoint, revision)
-    for reason in (*_of_config(config), *_of_timm(config)):
-        raise UserError(f"{checkpoint}: its {_CONFIG} {reason}")
-    for reason in _of_index(_json(path, _INDEX, checkpoint, revision)):
-        raise UserError(f"{checkpoint}: its {_INDEX} {reason}")
-    for reason in _of_adapter(_json(path, _ADAPTER, checkpoint, revision)):
-        raise UserError(f"{checkpoint}: its {_ADAPTER} {reason}")
+    _look_over_model(path, checkpoint, revision)
     for reason in _of_preprocessor(_json(path, _PREPROCESSOR, checkpoint, revision)):
         raise UserError(f"{checkpoint}: its {_PREPROCESSOR} {reason}")
-    folder = Path(path)
-    if (folder / "adapter_model.bin").is_file() and not (folder / "adapter_model.safetensors").is_file():
+    adapter = _json(path, _ADAPTER, checkpoint, revision)
+    for reason in _of_adapter(adapter):
+        raise UserError(f"{checkpoint}: its {_ADAPTER} {reason}")
+    if Path(path).is_dir():
+        pickled = (Path(path) / "adapter_model.bin").is_file() and not (Path(path) / _ADAPTER_WEIGHTS).is_file()
+    else:
+        pickled = bool(adapter) and _of_hub(path, _ADAPTER_WEIGHTS, revision) is None
+    if pickled:
         raise UserError(
             f"{checkpoint}: its adapter is pickled (adapter_model.bin), and opening it can run code. Convert it: "
             "`from safetensors.torch import save_file; "
             'save_file(torch.load("adapter_model.bin", weights_only=True), "adapter_model.safetensors")`.'
         )
+    if adapter and not Path(path).is_dir():
+        _look_over_base(adapter, path, checkpoint, revision)
+
+
+def _look_over_model(path: str, checkpoint: str, revision: str | None) -> None:
+    config = _json(path, _CONFIG, checkpoint, revision)
+    for reason in (*_of_config(config), *_of_timm(config)):
+        raise UserError(f"{checkpoint}: its {_CONFIG} {reason}")
+    for reason in _of_index(_json(path, _INDEX, checkpoint, revision)):
+        raise UserError(f"{checkpoint}: its {_INDEX} {reason}")
+
+
+def _look_over_base(adapter: dict[str, Any], path: str, checkpoint: str, revision: str | None) -> None:
+    """The model that an adapter of the Hub names: transformers loads it in place of what lies beside the adapter."""
+    base = adapter.get("base_model_name_or_path")
+    if base == path:  # a run of this package, which has its base beside it
+        return
+    if not isinstance(base, str) or not _HUB_ID.fullmatch(base) or Path(base).exists():
+        raise UserError(
+            f"{checkpoint}: its {_ADAPTER} names {_short(base)} as its base model; that of an adapter of the Hub is "
+            "another model of the Hub, and no file or folder of this machine."
+        )
+    _look_over_model(base, f"{checkpoint}, base model {base}", revision)
 
 
 def _json(path: str, name: str, checkpoint: str, revision: str | None) -> dict[str, Any]:
@@ -121,7 +146,7 @@ def _of_index(index: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_adapter(adapter: dict[str, Any]) -> Iterator[str]:
-    for key in ("megatron_config", "layer_replication"):
+    for key in ("megatron_config", "layer_replication", "adapters"):  # X-LoRA's others
         if adapter.get(key):
             yield f"sets {key}, which is not taken from a checkpoint. Remove it."
     for key, value in _walked(adapter):
