@@ -98,3 +98,15 @@ def test_no_adapter_fetches_others(hub, tmp_path):
     theirs = hub(adapter(tmp_path / "theirs", "them/adapter", adapters={"0": "/home/me/mine"}), "them/adapter")
     with pytest.raises(UserError, match="sets adapters"):
         look_over(theirs, theirs, None)
+
+
+def test_sizes_of_an_image_processor_inside_a_processor_count(tmp_path):
+    """transformers takes that part before preprocessor_config.json."""
+    folder = save_checkpoint("vit", tmp_path / "model")
+    look_over(str(folder), "model", None)
+    file = folder / "processor_config.json"
+    file.write_text(json.dumps({"image_processor": {"size": {"height": 10**9, "width": 10**9}}}))
+    with pytest.raises(UserError, match=r"processor_config\.json makes images of size=.* at most 16,384 pixels"):
+        look_over(str(folder), "model", None)
+    file.write_text(json.dumps({"image_processor": {"size": {"height": 64, "width": 64}}, "processor_class": "X"}))
+    look_over(str(folder), "model", None)

@@ -15,7 +15,7 @@ from typing import Any
 from hf_finetune.errors import UserError
 
 _CONFIG, _INDEX, _ADAPTER = "config.json", "model.safetensors.index.json", "adapter_config.json"
-_PREPROCESSOR = "preprocessor_config.json"
+_PREPROCESSOR, _PROCESSOR = "preprocessor_config.json", "processor_config.json"
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _LARGEST_JSON = 50_000_000  # bytes; that of 21,000 named classes takes two million
 _MOST_LAYERS = 2_000  # of any kind; the deepest known nets have about a thousand
@@ -42,8 +42,9 @@ def look_over(path: str, checkpoint: str, revision: str | None) -> None:
         UserError: a size beyond all use, a name outside the checkpoint, pickled adapters, code by another name.
     """
     _look_over_model(path, checkpoint, revision)
-    for reason in _of_preprocessor(_json(path, _PREPROCESSOR, checkpoint, revision)):
-        raise UserError(f"{checkpoint}: its {_PREPROCESSOR} {reason}")
+    for name in (_PREPROCESSOR, _PROCESSOR):
+        for reason in _of_preprocessor(_json(path, name, checkpoint, revision)):
+            raise UserError(f"{checkpoint}: its {name} {reason}")
     adapter = _json(path, _ADAPTER, checkpoint, revision)
     for reason in _of_adapter(adapter):
         raise UserError(f"{checkpoint}: its {_ADAPTER} {reason}")
@@ -155,9 +156,12 @@ def _of_adapter(adapter: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_preprocessor(settings: dict[str, Any]) -> Iterator[str]:
-    for key in ("size", "crop_size", "pad_size", "image_size"):
-        if _largest(settings.get(key)) > _LARGEST_IMAGE:
-            yield f"makes images of {key}={_short(settings[key])}; a side has at most {_LARGEST_IMAGE:,} pixels."
+    """Of an image processor; where it is a part of a processor, that part counts before a file of its own."""
+    part = settings.get("image_processor", {})
+    for one in (settings, part if isinstance(part, dict) else {}):
+        for key in ("size", "crop_size", "pad_size", "image_size"):
+            if _largest(one.get(key)) > _LARGEST_IMAGE:
+                yield f"makes images of {key}={_short(one[key])}; a side has at most {_LARGEST_IMAGE:,} pixels."
 
 
 def _walked(value: Any) -> Iterator[tuple[str, Any]]:
