@@ -15,6 +15,7 @@ from hf_finetune.data.guarded import guarded
 from hf_finetune.data.json_rows import check_json
 from hf_finetune.data.kinds import IMAGE_SUFFIXES
 from hf_finetune.data.shown import listed, shown
+from hf_finetune.data.sizes import check_size
 from hf_finetune.errors import DataError
 
 # Pictures that Pillow may not read are rows as well: that a row cannot be used is told, that a file was passed over is
@@ -43,6 +44,8 @@ def read_folder(folder: Path, config: str | None, train_split: str) -> dict[str,
         _check_saved(folder)
         try:
             saved = datasets.load_from_disk(str(folder))
+            for rows in saved.values() if isinstance(saved, DatasetDict) else [saved]:
+                rows.data.validate(full=True)  # pyarrow follows offsets wherever they point
         except Exception as error:  # damaged files raise errors of many kinds
             raise DataError(f"data.dataset={folder}: what save_to_disk wrote is damaged: {reason_of(error)}") from error
         return dict(saved) if isinstance(saved, DatasetDict) else {train_split: saved}
@@ -64,6 +67,14 @@ def read_folder(folder: Path, config: str | None, train_split: str) -> dict[str,
 
 def _check_saved(folder: Path) -> None:
     """Every table of a folder that `save_to_disk` made lies in it: a name in its state.json could lead elsewhere."""
+    splits = folder / "dataset_dict.json"
+    try:
+        named = json.loads(splits.read_text(encoding="utf-8"))["splits"] if splits.is_file() else []
+        strange = next((name for name in named if Path(str(name)).name != name), None)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"{splits}: it names no splits, as save_to_disk writes them.") from error
+    if strange is not None:
+        raise DataError(f"{splits}: {str(strange)[:80]} is no folder beside it; the folder is not what it seems.")
     for state in [folder / "state.json", *folder.glob("*/state.json")]:
         try:
             files = json.loads(state.read_text(encoding="utf-8"))["_data_files"] if state.is_file() else []
@@ -72,6 +83,9 @@ def _check_saved(folder: Path) -> None:
             raise DataError(f"{state}: it says nothing of the data's files, as save_to_disk writes it.") from error
         if strange := next((name for name in names if Path(str(name)).name != name), None):
             raise DataError(f"{state}: {str(strange)[:80]} is no file beside it; the folder is not what it seems.")
+        for name in names:
+            if (state.parent / name).is_file():
+                check_size(state.parent / name)
 
 
 def read_class_folders(folder: Path) -> Dataset:

@@ -1,6 +1,7 @@
 """Archives and tables from strangers: what they say they become, before anything is unpacked.
 
-A few kilobytes can unpack to as many terabytes, and a parquet file can say that one value stands a billion times.
+A few kilobytes can unpack to as many terabytes, a parquet file can say that one value stands a billion times, and a tar
+that a file has holes.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ import bz2
 import gzip
 import lzma
 import shutil
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hf_finetune.data.arrow_sizes import FILE, STREAM, arrow_sizes
 from hf_finetune.errors import DataError
 
 GIB = 2**30
@@ -23,7 +26,15 @@ _MOST_MEMBERS = 5_000_000  # of an archive
 _CHUNK = 1 << 20
 _LOOKED_THROUGH = GIB // 2  # larger parquet files are as large as what they hold, or no gift to anybody
 
-_OPENERS: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+_BLOCK = 512  # bytes of a tar's header
+
+_OPENERS: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+    b"\x28\xb5\x2f\xfd": lambda path: _by_arrow(path, "zstd"),
+    b"\x04\x22\x4d\x18": lambda path: _by_arrow(path, "lz4"),
+}
 _UNMEASURED = {b"7z\xbc\xaf": "7z", b"Rar!": "rar"}
 
 
@@ -31,7 +42,7 @@ def check_size(path: Path, usual: int | None = None) -> None:
     """Refuse a file that unpacks to far more than it is.
 
     Args:
-        path: any file; one that is neither packed nor parquet is fine.
+        path: any file; one that is neither packed nor a table of Arrow's is fine.
         usual: bytes that are always allowed; 1 GiB if None.
 
     Raises:
@@ -41,7 +52,7 @@ def check_size(path: Path, usual: int | None = None) -> None:
     usual = _USUAL if usual is None else usual
     try:
         with path.open("rb") as file:
-            magic = file.read(8)
+            magic = file.read(_BLOCK)
         if magic.startswith(b"PK"):
             _zip(path, usual)
         elif magic.startswith(b"PAR1"):
@@ -50,7 +61,12 @@ def check_size(path: Path, usual: int | None = None) -> None:
             raise DataError(f"{path}: what a {kind} archive holds is not known before it is unpacked: unpack it first.")
         elif opener := next((each for known, each in _OPENERS.items() if magic.startswith(known)), None):
             _packed(path, opener, usual)
-    except (OSError, EOFError, lzma.LZMAError, zipfile.BadZipFile):
+            _tar(path, opener, usual)
+        elif _is_tar(magic):
+            _tar(path, lambda path: path.open("rb"), usual)
+        elif _is_arrow(magic):
+            _arrow(path, usual)
+    except (OSError, EOFError, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError):
         return  # broken: whoever reads it says so, in the words of its format
 
 
@@ -83,6 +99,49 @@ def _packed(path: Path, opener: Callable[[Path], Any], usual: int) -> None:
             if size > allowed:
                 _refuse(path, f"more than {size:,} bytes", allowed)
     _room(path, size)
+
+
+def _by_arrow(path: Path, kind: str) -> Any:
+    import pyarrow as pa
+
+    return pa.input_stream(str(path), compression=kind)
+
+
+def _is_tar(block: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
+def _tar(path: Path, opener: Callable[[Path], Any], usual: int) -> None:
+    """A member with holes (sparse) is larger than what the archive has of it."""
+    with opener(path) as stream:
+        if not _is_tar(stream.read(_BLOCK)):
+            return
+    size, count, allowed = 0, 0, _allowed(path, usual)
+    with opener(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+        while (member := archive.next()) is not None:
+            archive.members.clear()  # else it keeps all
+            size, count = size + member.size, count + 1
+            if size > allowed or count > _MOST_MEMBERS:
+                _refuse(path, f"more than {size:,} bytes in {count:,} files", allowed)
+    _room(path, size)
+
+
+def _is_arrow(magic: bytes) -> bool:
+    """A file or a stream; old ones of these begin with a length, as other things may."""
+    return magic.startswith((FILE, STREAM)) or 0 < int.from_bytes(magic[:4], "little") < 2**24
+
+
+def _arrow(path: Path, usual: int) -> None:
+    """What the batches say of their rows, and of buffers that are packed."""
+    rows, size, allowed = 0, 0, _allowed(path, usual)
+    for more_rows, more_bytes in arrow_sizes(path):
+        rows, size = rows + more_rows, size + more_bytes
+        if size > allowed or rows > max(1_000_000, size):
+            _refuse(path, f"more than {size:,} bytes in {rows:,} rows", allowed)
 
 
 def _room(path: Path, size: int) -> None:
