@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from data_samples import make_recipe
 from datasets import Dataset, DatasetDict
+from faults.hostile_archives import tar_with_a_hole
 
 from hf_finetune.data import sizes
 from hf_finetune.data.arrow_sizes import arrow_sizes
@@ -23,18 +24,6 @@ MIB = 2**20
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(sizes, "_USUAL", 100_000)
-
-
-def tar_with_a_hole(size):
-    """A tar of GNU's old kind, whose only member has ten bytes and a hole."""
-    block = bytearray(tarfile.TarInfo("a.txt").tobuf(tarfile.GNU_FORMAT))
-    block[124:136] = b"%011o\0" % 512  # what is stored
-    block[156:157] = tarfile.GNUTYPE_SPARSE
-    for place, number in ((386, 0), (398, 10), (410, size), (422, 0), (483, size)):
-        block[place : place + 12] = b"%011o\0" % number
-    block[148:156] = b" " * 8
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block) + b"x" * 10 + b"\0" * (502 + 1024)
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])

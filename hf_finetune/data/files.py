@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from hf_finetune.data.columns import holds_paths
+from hf_finetune.data.json_nesting import safe_json
 from hf_finetune.data.json_rows import check_json
 from hf_finetune.data.kinds import kind_of_file
 from hf_finetune.data.legible import bad_bytes_named
@@ -85,7 +86,8 @@ def _read_with_datasets(reader: str, path: Path) -> Dataset:
     elif _is_without_rows(path):
         raise DataError(f"{path}: no rows.")
     try:
-        return datasets.load_dataset(reader, data_files={"train": str(path)}, split="train")
+        with safe_json():
+            return datasets.load_dataset(reader, data_files={"train": str(path)}, split="train")
     except Exception as error:  # the builders raise errors of many kinds, with the reason in the cause
         if (disk := of_a_disk(error, [Path(datasets.config.HF_DATASETS_CACHE)])) is not None:
             raise disk from error

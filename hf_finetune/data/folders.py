@@ -21,6 +21,7 @@ from hf_finetune.errors import DataError
 # Pictures that Pillow may not read are rows as well: that a row cannot be used is told, that a file was passed over is
 # not noticed.
 _IMAGES = (*IMAGE_SUFFIXES, ".avif", ".heic", ".heif", ".svg", ".psd", ".ico", ".tga", ".jpe")
+_JSON = (".json", ".jsonl", ".ndjson")
 
 # Names of folders that are splits, and the split they are.
 _SPLITS = {
@@ -177,7 +178,8 @@ def _read_repository(folder: Path, config: str | None) -> dict[str, Dataset]:
     has_images = any(path.suffix.lower() in _IMAGES for path in folder.iterdir())
     if has_images:
         raise DataError(f"data.dataset={folder}: the images lie in no class folders, so they have no labels. {wanted}")
-    for path in (path for path in _visible_below(folder) if path.suffix.lower() in (".json", ".jsonl")):
+    for path in (path for path in _visible_below(folder) if path.name.lower().removesuffix(".gz").endswith(_JSON)):
+        check_size(path)
         check_json(path)
     try:
         with guarded(folder):
@@ -187,4 +189,6 @@ def _read_repository(folder: Path, config: str | None) -> dict[str, Dataset]:
     except Exception as error:  # the builders raise errors of many kinds
         holds = f"It holds: {', '.join(entries[:10])}{', ...' if len(entries) > 10 else ''}."
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if isinstance(error, datasets.exceptions.DatasetGenerationError):  # which says nothing
+            reason = reason_of(error)
         raise DataError(f"data.dataset={folder}: {reason}. {holds} {wanted}") from error

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hf_finetune.data.json_nesting import safe_json
 from hf_finetune.data.places import check_place
 from hf_finetune.data.sizes import check_size
 
@@ -44,7 +45,8 @@ def guarded(home: Path | str) -> Iterator[None]:
 
     DownloadManager.download, data_files.resolve_pattern = checked, resolved
     try:
-        yield
+        with safe_json():
+            yield
     finally:
         DownloadManager.download, data_files.resolve_pattern = download, resolve
 

@@ -1,4 +1,4 @@
-"""What must be known of a json file before pyarrow reads it: some that are valid JSON end the whole process there."""
+"""What must be known of a json file before it is read: that it holds rows, and which of them is none."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ import re
 from pathlib import Path
 from typing import IO, Any, cast
 
+from hf_finetune.data.json_nesting import needs_one_block
 from hf_finetune.data.separated import head_of
 from hf_finetune.data.shown import shown
 from hf_finetune.errors import DataError
 
-_MANY = 500  # brackets of a row that is looked at for how deep they go
 _HALF_WITHIN = re.compile("[\ud800-\udfff]")
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 _LONGEST = 2**30  # bytes of a line
+_TOGETHER = 2**24  # bytes of lines that are looked at at once
 
 
 def check_json(path: Path) -> None:
     """Stop at a file that does not hold rows: objects, one a line, or a list of them (or of texts).
 
-    pyarrow 26 reads beyond its memory where the first row is `null`, and beyond its stack where brackets nest by tens
-    of thousands.
+    What pyarrow does not survive is looked for again in the bytes that it is given (`safe_json`); here it is said of
+    which file.
 
     Raises:
         DataError: the file is empty, no UTF-8, or holds something else than rows; with the row.
@@ -70,6 +71,8 @@ def _refuse_halves(path: Path, rows: list[Any]) -> None:
 
 
 def _check_lines(path: Path, file: IO[bytes]) -> None:
+    together: list[bytes] = []
+    size = 0
     for row, line in enumerate(iter(lambda: file.readline(_LONGEST + 1), b"")):
         if len(line) > _LONGEST:
             raise DataError(f"{path}: line {row} (counted from 0) has more than {_LONGEST:,} bytes.")
@@ -77,8 +80,20 @@ def _check_lines(path: Path, file: IO[bytes]) -> None:
             raise DataError(
                 f"{path} cannot be read as json: line {row} (counted from 0) is null, and rows are objects."
             )
-        if line.count(b"[") + line.count(b"{") > _MANY:
-            _parsed(path, line, f"Line {row} (counted from 0)")
+        together.append(line)
+        size += len(line)
+        if size > _TOGETHER:
+            _check_nesting(path, together)
+            together, size = [], 0
+    _check_nesting(path, together)
+
+
+def _check_nesting(path: Path, lines: list[bytes]) -> None:
+    """Of many lines at once: brackets that nest need not close on theirs."""
+    try:
+        needs_one_block(b"".join(lines))
+    except DataError as error:
+        raise DataError(f"{path} cannot be read as json: {error}") from error
 
 
 def _parsed(path: Path, text: bytes, which: str) -> Any:

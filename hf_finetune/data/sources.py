@@ -148,6 +148,8 @@ def _from_hub(name: str, data: Data) -> dict[str, Dataset]:
     except ValueError as error:
         wanted = f"data.config={config}: " if config else "data.config is not given: "
         raise DataError(f"data.dataset={name}: {wanted}{error}") from error
+    except DataError as error:
+        raise DataError(f"data.dataset={name}: {error}") from error
     except UserError:
         raise
     except Exception as error:  # files that are damaged or made to break their readers: it may be anything

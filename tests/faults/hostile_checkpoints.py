@@ -197,6 +197,8 @@ _CASES = [
     ("images of 10^9 pixels a side", evaluate(config(image_size=10**9)), ("GB of memory", "can be built")),
     ("a processor that makes images of 10^9", evaluate(config("preprocessor_config.json",
      size={"height": 10**9, "width": 10**9})), ("at most 16,384 pixels",)),
+    ("a processor inside another that makes images of 10^9", evaluate(config("processor_config.json",
+     image_processor={"size": {"height": 10**9, "width": 10**9}})), ("at most 16,384 pixels",)),
     ("hidden_size -1", train(config(hidden_size=-1)), _CANNOT),
     ("hidden_size a text", train(config(hidden_size="x")), _CANNOT),
     ("no attention heads", train(config(num_attention_heads=0)), _CANNOT),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import os
 import pickle
 import tarfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,11 +14,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from faults.hostile import CANARY, Case, Runs, payload
+from faults.hostile_archives import (
+    MEGABYTE,
+    ROWS,
+    packed_zeros,
+    seven,
+    sparse_tar,
+    tar_traversal,
+    zip_bomb,
+    zip_traversal,
+)
 from faults.listening import listening
 
-_MEGABYTE = 2**20
 _LISTENING: list[object] = []  # what must not be tidied away
-_ROWS = "text,label\n" + "".join(f"a text {n},{'ab'[n % 2]}\n" for n in range(40))
 
 
 def train(make_data: Callable[[Path], None], where: str = "data", task: str = "text-classification"):
@@ -38,7 +44,7 @@ def train(make_data: Callable[[Path], None], where: str = "data", task: str = "t
 
 def _script(data: Path) -> None:
     (data / "data.py").write_text(f"import datasets\n{payload(data.parent)}\n")
-    (data / "rows.csv").write_text(_ROWS)
+    (data / "rows.csv").write_text(ROWS)
 
 
 def _script_alone(data: Path) -> None:
@@ -59,46 +65,6 @@ def _webdataset(data: Path) -> None:
             tar.addfile(member, io.BytesIO(content))
 
 
-def _zip_bomb(data: Path) -> None:
-    """Says that it holds a terabyte."""
-    with zipfile.ZipFile(data / "train.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a/rows.csv", _ROWS)
-        archive.writestr("b/rows.csv", b"\0" * 10 * _MEGABYTE)
-        archive.filelist[1].file_size = 10**12
-
-
-def _zip_traversal(data: Path) -> None:
-    with zipfile.ZipFile(data / "train.zip", "w") as archive:
-        archive.writestr("rows.csv", _ROWS)
-        for up in ("../", "../../", "../../../../../../../.." + str(data.parent) + "/", str(data.parent) + "/"):
-            archive.writestr(f"{up}{CANARY}", "unpacked outside")
-
-
-def _tar_traversal(data: Path) -> None:
-    with tarfile.open(data / "rows.csv.tar.gz", "w:gz") as tar:
-        link = tarfile.TarInfo("link")
-        link.type, link.linkname = tarfile.SYMTYPE, str(data.parent)
-        tar.addfile(link)
-        for name in (f"../../{CANARY}", f"link/{CANARY}", str(data.parent / CANARY)):
-            member = tarfile.TarInfo(name)
-            member.size = 1
-            tar.addfile(member, io.BytesIO(b"x"))
-
-
-def _packed(name: str, first: bytes, sixteens: int) -> Callable[[Path], None]:
-    """Zeros, 16 MiB at a time, which 16 KB hold."""
-
-    def make(data: Path) -> None:
-        block = gzip.compress(b"\0" * 16 * _MEGABYTE, 9)
-        (data / name).write_bytes(gzip.compress(first) + block * sixteens)
-
-    return make
-
-
-def _seven(data: Path) -> None:
-    (data / "rows.csv.7z").write_bytes(b"7z\xbc\xaf\x27\x1c" + b"\0" * 100)
-
-
 def _many_rows(data: Path) -> None:
     """A value and how often it stands: 20 million rows in some kilobytes."""
     zeros = pa.array(np.zeros(20_000_000, np.int8))
@@ -107,17 +73,26 @@ def _many_rows(data: Path) -> None:
 
 def _one_value(data: Path) -> None:
     """One text of a megabyte, which 40,000 rows have: 40 GB in memory."""
-    texts = pa.DictionaryArray.from_arrays(np.zeros(40_000, np.int32), pa.array(["x" * _MEGABYTE]))
+    texts = pa.DictionaryArray.from_arrays(np.zeros(40_000, np.int32), pa.array(["x" * MEGABYTE]))
     table = pa.table({"text": texts, "label": pa.array(np.arange(40_000) % 2)})
     pq.write_table(table, data / "train.parquet", dictionary_pagesize_limit=2**30, store_schema=False)
 
 
 def _one_image(data: Path) -> None:
     """The same of images, which lie one level deeper."""
-    content = pa.DictionaryArray.from_arrays(np.zeros(40_000, np.int32), pa.array([b"x" * _MEGABYTE]))
+    content = pa.DictionaryArray.from_arrays(np.zeros(40_000, np.int32), pa.array([b"x" * MEGABYTE]))
     image = pa.StructArray.from_arrays([content, pa.nulls(40_000, pa.string())], ["bytes", "path"])
     table = pa.table({"image": image, "label": pa.array(np.arange(40_000) % 2)})
     pq.write_table(table, data / "train.parquet", dictionary_pagesize_limit=2**30, store_schema=False)
+
+
+def _packed_arrow(data: Path) -> None:
+    """Two gigabytes of zeros in a hundred kilobytes."""
+    zeros = pa.record_batch([pa.array(np.zeros(20_000_000, np.int8))], ["label"])
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(str(data / "train.arrow"), zeros.schema, options=options) as writer:
+        for _ in range(100):
+            writer.write_batch(zeros)
 
 
 def _torn_parquet(data: Path) -> None:
@@ -135,6 +110,16 @@ def _saved(filename: str) -> Callable[[Path], None]:
     return make
 
 
+def _saved_with_lies(data: Path) -> None:
+    """The second text ends two gigabytes behind the file."""
+    import datasets
+
+    datasets.Dataset.from_dict({"text": ["abcd", "efgh"], "label": [0, 1]}).save_to_disk(str(data))
+    (table,) = data.glob("*.arrow")
+    lies = table.read_bytes().replace(np.int32([0, 4, 8]).tobytes(), np.int32([0, 4, 2 * 10**9]).tobytes())
+    table.write_bytes(lies)
+
+
 def _table(name: str, content: str | bytes) -> Callable[[Path], None]:
     def make(data: Path) -> None:
         (data / name).write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -146,10 +131,10 @@ def _readme(where: str) -> Callable[[Path], None]:
     """A card whose metadata name another file as the data."""
 
     def make(data: Path) -> None:
-        (data.parent / "secret.csv").write_text(_ROWS)
+        (data.parent / "secret.csv").write_text(ROWS)
         place = where.format(folder=data.parent)
         (data / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: {place}\n---\n")
-        (data / "rows.csv").write_text(_ROWS)
+        (data / "rows.csv").write_text(ROWS)
 
     return make
 
@@ -190,30 +175,36 @@ def _postscript(data: Path) -> None:
 
 
 _REFUSED = ("and becomes",)
+_DEEP = '{"a":' + ("[" * 400 + "\n") * 390 + "]" * 156_000 + "}\n"
 _CASES = [
     ("a loading script", train(_script), ("cript",), None),
     ("a loading script alone", train(_script_alone), ("cript", "data files")),
     ("pickles", train(_pickles), ("data.dataset",)),
     ("a webdataset with pickles", train(_webdataset), ("data",)),
-    ("a zip of a terabyte", train(_zip_bomb), _REFUSED),
-    ("a zip whose files lie further up", train(_zip_traversal), (), None),
-    ("a tar whose files lie further up", train(_tar_traversal), (), None),
-    ("a csv.gz of 2 GB", train(_packed("rows.csv.gz", _ROWS.encode(), 150), "data/rows.csv.gz"), _REFUSED),
-    ("a jsonl.gz of 2 GB", train(_packed("rows.jsonl.gz", b'{"text": "a', 150), "data/rows.jsonl.gz"), _REFUSED),
-    ("a folder with a csv.gz of 2 GB", train(_packed("rows.csv.gz", _ROWS.encode(), 150)), _REFUSED),
-    ("an archive that cannot be measured", train(_seven), ("unpack", "data")),
+    ("a zip of a terabyte", train(zip_bomb), _REFUSED),
+    ("a zip whose files lie further up", train(zip_traversal), (), None),
+    ("a tar whose files lie further up", train(tar_traversal), (), None),
+    ("a tar whose file is a hole of 8 GB", train(sparse_tar), _REFUSED),
+    ("a csv.gz of 2 GB", train(packed_zeros("rows.csv.gz", ROWS.encode(), 150), "data/rows.csv.gz"), _REFUSED),
+    ("a jsonl.gz of 2 GB", train(packed_zeros("rows.jsonl.gz", b'{"text": "a', 150), "data/rows.jsonl.gz"), _REFUSED),
+    ("a folder with a csv.gz of 2 GB", train(packed_zeros("rows.csv.gz", ROWS.encode(), 150)), _REFUSED),
+    ("an archive that cannot be measured", train(seven), ("unpack", "data")),
     ("20 million rows in kilobytes", train(_many_rows, "data/train.parquet"), _REFUSED),
     ("20 million rows in a folder", train(_many_rows), _REFUSED),
     ("a text that 40,000 rows have", train(_one_value, "data/train.parquet"), _REFUSED),
     ("an image that 40,000 rows have", train(_one_image, task="image-classification"), _REFUSED),
+    ("a packed table of Arrow", train(_packed_arrow), _REFUSED),
     ("a parquet whose end is anything", train(_torn_parquet, "data/train.parquet"), ("cannot be read",)),
     ("a saved data set whose table lies further up", train(_saved("../../x.arrow")), ("no file beside it",)),
     ("a saved data set whose table is /etc/passwd", train(_saved("/etc/passwd")), ("no file beside it",)),
+    ("a saved data set whose texts lie elsewhere", train(_saved_with_lies), ("is damaged",)),
     ("a card that names a file further up", train(_readme("../secret.csv")), ("outside of",)),
     ("a card that names a file of this machine", train(_readme("{folder}/secret.csv")), ("outside of",)),
     ("a card that names an address", train(_readme_of_a_service), ("outside of",)),
     ("a card whose file says where to read", train(_reference), ("outside of",)),
     ("JSON nested 100,000 deep", train(_table("rows.json", '{"a":' * 100_000), "data/rows.json"), ("cannot be read",)),
+    ("JSON nested 156,000 deep over 390 lines", train(_table("rows.ndjson", _DEEP)), ("too deep",)),
+    ("JSON whose first row is null", train(_table("rows.ndjson", "null\n")), ("is null", "begins with")),
     ("an image that is a pipe", train(_pipe, "data/rows.csv", "image-classification"), ("not a regular file",)),
     ("an array of objects", train(_pickled_array, "data/train.parquet, image: image", "image-classification"),
      ("cannot be", "unknown", "identify")),
