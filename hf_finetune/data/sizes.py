@@ -123,7 +123,7 @@ def _tar(path: Path, opener: Callable[[Path], Any], usual: int) -> None:
     size, count, allowed = 0, 0, _allowed(path, usual)
     with opener(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
         while (member := archive.next()) is not None:
-            archive.members.clear()  # else it keeps all
+            archive.members.clear()  # type: ignore[attr-defined]  # else it keeps all
             size, count = size + member.size, count + 1
             if size > allowed or count > _MOST_MEMBERS:
                 _refuse(path, f"more than {size:,} bytes in {count:,} files", allowed)
