@@ -7,7 +7,7 @@ from cache_samples import recipe_of
 from pydantic import ValidationError
 
 from hf_finetune.errors import UserError
-from hf_finetune.training.checkpoints import SEAL
+from hf_finetune.training.checkpoints import SEAL, rotate
 from hf_finetune.training.folder import RunFolder
 from hf_finetune.training.same_run import compare
 
@@ -212,3 +212,21 @@ def test_a_damaged_checkpoint_ahead_does_not_count_as_the_newest(tmp_path):
     folder.close()
     names = {path.name for path in damaged.parent.iterdir()}
     assert names == {"checkpoint-1", "left-1-checkpoint-9"}
+
+
+def test_where_every_checkpoint_is_damaged_the_new_run_keeps_its_own(tmp_path, capsys):
+    """It did not: checkpoint-40, which is of no use, counted as the newest, and what was just written went."""
+    recipe = recipe_of(tmp_path, "vit", "full", "run")
+    state(recipe)
+    folder = RunFolder(recipe)
+    for step in (30, 40):
+        (folder.checkpoints / f"checkpoint-{step}").mkdir()
+    (folder.checkpoints / "checkpoint-1" / SEAL).unlink()
+    folder.open()
+    folder.claim(FACTS, folder.checkpoint(FACTS))
+    folder.close()
+    assert "checkpoint-40 is damaged; it is kept as left-1-checkpoint-40" in capsys.readouterr().out
+    for step in (10, 20):
+        (folder.checkpoints / f"checkpoint-{step}").mkdir()
+        rotate(folder.checkpoints, 2, {10})
+    assert {path.name for path in folder.checkpoints.glob("checkpoint-*")} == {"checkpoint-10", "checkpoint-20"}

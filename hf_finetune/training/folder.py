@@ -135,8 +135,8 @@ class RunFolder:
             late[ACCEPTED] = [*late.get(ACCEPTED, []), {"step": step_of(found), "changes": self._changed}]
         write_whole(self.path / STATE, json.dumps({**facts, **late}, indent=1))
         self.checkpoints.mkdir(exist_ok=True)
+        set_aside(self.checkpoints, -1 if found is None else step_of(found))
         if found is not None:
-            set_aside(self.checkpoints, step_of(found))
             say(f"Continuing from {found} (step {step_of(found)}).")
 
     def record(self, **facts: Any) -> None:
