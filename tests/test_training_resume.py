@@ -65,11 +65,13 @@ def test_accumulated_and_twice_interrupted_losses_too(tmp_path):
         {"patience": 1, "num_train_epochs": 6, **STEPS},
         {"max_steps": 11},
         {"max_steps": 11, **STEPS},
+        {"save_total_limit": 1},
     ],
-    ids=["early stopping", "early stopping by steps", "max_steps", "max_steps by steps"],
+    ids=["early stopping", "early stopping by steps", "max_steps", "max_steps by steps", "one checkpoint"],
 )
 def test_a_run_that_had_ended_is_not_trained_further(tmp_path, settings):
-    """Killed after its last step, before it was scored."""
+    """Killed after its last step, before it was scored. With a limit of one checkpoint transformers deletes the last
+    one as training ends, and keeps the best."""
 
     def run():
         found = trainer(tmp_path, "vit", **settings)

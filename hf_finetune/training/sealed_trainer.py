@@ -118,6 +118,14 @@ class SealedTrainer(Trainer):
                 shutil.rmtree(folder, ignore_errors=True)
         return DiskError(f"{fault} {kept or rescue.what_is_kept(self._place.path)}")
 
+    def _finalize_training(self, *args: Any) -> Any:
+        """As the Trainer's, which with a limit of 1 deletes all but the best here: the run is not saved yet."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            return super()._finalize_training(*args)
+        finally:
+            self.args.save_total_limit = limit
+
     def best_steps(self, count: int) -> list[int]:
         """The steps with the best validation scores so far, the best first; of equals the earlier."""
         name = f"eval_{self.args.metric_for_best_model}"
