@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from hf_finetune import commands, run_commands, serving, stopping
-from hf_finetune.console import inert, is_main_process, leave, say
+from hf_finetune.console import complain, is_main_process, leave, say
 from hf_finetune.disk import of_a_disk
 from hf_finetune.errors import Fault, RecipeError, UserError
 from hf_finetune.recipes import list_recipes
@@ -115,11 +115,11 @@ def _complain(text: str, *, wait: bool = True, alike: bool = False) -> None:
     """
     # Once on every machine: a recipe that is missing on the second one is not missing on the first.
     if is_main_process() or os.environ.get("LOCAL_RANK") == "0":
-        sys.stderr.write(f"{inert(text)}\n")
+        complain(text)
     elif wait:
         time.sleep(_LET_SPEAK)
         if not alike:
-            sys.stderr.write(f"process {os.environ.get('RANK')}: {inert(text)}\n")
+            complain(f"process {os.environ.get('RANK')}: {text}")
 
 
 def _page(complaint: str | None = None) -> int:
