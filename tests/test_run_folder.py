@@ -230,3 +230,28 @@ def test_where_every_checkpoint_is_damaged_the_new_run_keeps_its_own(tmp_path, c
         (folder.checkpoints / f"checkpoint-{step}").mkdir()
         rotate(folder.checkpoints, 2, {10})
     assert {path.name for path in folder.checkpoints.glob("checkpoint-*")} == {"checkpoint-10", "checkpoint-20"}
+
+
+def test_a_branch_that_the_run_has_pinned_is_no_difference_and_another_one_is(tmp_path):
+    """The same command was refused once the run was saved: there a commit, here main."""
+    asked = recipe_of(tmp_path, "vit", "full", "run")
+    asked = asked.model_copy(update={"model": asked.model.model_copy(update={"revision": "main"})})
+    state(asked)
+    pinned = asked.model.model_copy(update={"revision": "0123456789abcdef0123456789abcdef01234567"})
+    (tmp_path / "run" / "recipe.yaml").write_text(asked.model_copy(update={"model": pinned}).to_yaml())
+    RunFolder(asked)
+    (tmp_path / "run" / "metrics.json").write_text("{}")
+    assert RunFolder(asked).finished
+    assert RunFolder(asked.model_copy(update={"model": pinned})).finished
+    for other in ("v2", None):
+        model = asked.model.model_copy(update={"revision": other})
+        with pytest.raises(UserError, match=r"model\.revision: there '0123456789abcdef"):
+            RunFolder(asked.model_copy(update={"model": model}))
+
+
+def test_a_run_that_named_no_revision_is_the_same_after_it_has_pinned_one(tmp_path):
+    asked = recipe_of(tmp_path, "vit", "full", "run")
+    state(asked)
+    pinned = asked.model_copy(update={"model": asked.model.model_copy(update={"revision": "a" * 40})})
+    (tmp_path / "run" / "recipe.yaml").write_text(pinned.to_yaml())
+    RunFolder(asked)

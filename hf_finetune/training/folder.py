@@ -14,13 +14,14 @@ from hf_finetune.files import clear_leftovers, is_leftover, write_whole
 from hf_finetune.prefix_store import release
 from hf_finetune.recipes import Recipe, load_recipe
 from hf_finetune.training.checkpoints import damage, newest_step, newest_whole, set_aside, step_of
-from hf_finetune.training.same_run import FLAG, HARMLESS, compare, differences, for_speed
+from hf_finetune.training.same_run import FLAG, HARMLESS, asked_revisions, compare, differences, for_speed
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 STATE = "state.json"
 ACCEPTED = "accepted_changes"
+REVISIONS = "revisions"  # as they were asked for: recipe.yaml has the commits in the end
 _LATE = ("prefix", "sweep")  # facts that are found out after `claim`, by `record`
 # All that an attempt can have left that ended before its first checkpoint.
 _BEGUN = frozenset({"recipe.yaml", STATE, "checkpoints", ".lock"})
@@ -118,7 +119,7 @@ class RunFolder:
         """
         found = self._find_checkpoint()
         if found is not None and self._facts:
-            then = {name: fact for name, fact in self._facts.items() if name not in (*_LATE, ACCEPTED)}
+            then = {name: fact for name, fact in self._facts.items() if name not in (*_LATE, ACCEPTED, REVISIONS)}
             self._changed += compare(then, facts, self._accept)
         return found
 
@@ -133,7 +134,8 @@ class RunFolder:
         late = {} if found is None else {name: fact for name, fact in self._facts.items() if name in kept}
         if found is not None and self._changed:
             late[ACCEPTED] = [*late.get(ACCEPTED, []), {"step": step_of(found), "changes": self._changed}]
-        write_whole(self.path / STATE, json.dumps({**facts, **late}, indent=1))
+        asked = {REVISIONS: asked_revisions(self.recipe)}
+        write_whole(self.path / STATE, json.dumps({**facts, **asked, **late}, indent=1))
         self.checkpoints.mkdir(exist_ok=True)
         set_aside(self.checkpoints, -1 if found is None else step_of(found))
         if found is not None:
@@ -225,7 +227,8 @@ class RunFolder:
 
     def _check_recipe(self, written: Recipe) -> None:
         free = () if self.finished else (*HARMLESS, *for_speed(self.recipe))
-        different = differences(written, self.recipe, free)
+        began = self._facts.get(REVISIONS)
+        different = differences(written, self.recipe, free, began)
         shown = "\n".join(f"  {line}" for line in different[:10])
         begun = not self.finished and newest_step(self.checkpoints) >= 0
         if different and not (begun and self._accept):
@@ -238,7 +241,7 @@ class RunFolder:
             warn(f"accepted, and no longer the run that was started:\n{shown}")
             self._changed += different
         elif not self.finished:
-            for line in differences(written, self.recipe, for_speed(self.recipe)):
+            for line in differences(written, self.recipe, for_speed(self.recipe), began):
                 say(f"note: this run was started with another setting, which changes nothing else: {line}.")
 
 

@@ -45,24 +45,39 @@ _REASONS = {
 }
 
 
-def differences(written: Recipe, asked: Recipe, free: Collection[str] = ()) -> list[str]:
+def differences(
+    written: Recipe, asked: Recipe, free: Collection[str] = (), began: Mapping[str, str] | None = None
+) -> list[str]:
     """Settings that differ, as `path: there | here`; a revision that the run has pinned is no difference.
 
     Args:
         written: of the run in the folder.
         asked: of this start.
         free: paths that may differ.
+        began: the revisions that the run was started with (`asked_revisions`).
     """
-    there, here = (
-        _flat(recipe.model_dump(mode="json", exclude={"expected", "output_dir", "hub"})) for recipe in (written, asked)
-    )
+    there, here = (_settings(recipe) for recipe in (written, asked))
+    began = began or {}
     return [
         f"{path}: there {there.get(path)!r}, here {here.get(path)!r}"
         for path in sorted(there.keys() | here.keys())
         if path not in free
         and there.get(path) != here.get(path)
-        and not (path.endswith(".revision") and here.get(path) is None)
+        and not (_is_revision(path) and here.get(path) == began.get(path))
     ]
+
+
+def asked_revisions(recipe: Recipe) -> dict[str, str]:
+    """The branches, tags and commits that a recipe names, by path: a finished run's own names only commits."""
+    return {path: value for path, value in _settings(recipe).items() if _is_revision(path)}
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    return _flat(recipe.model_dump(mode="json", exclude={"expected", "output_dir", "hub"}))
+
+
+def _is_revision(path: str) -> bool:
+    return path.endswith(".revision")
 
 
 def for_speed(recipe: Recipe) -> tuple[str, ...]:
