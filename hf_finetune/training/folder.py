@@ -13,7 +13,9 @@ from hf_finetune.errors import UserError
 from hf_finetune.files import clear_leftovers, is_leftover, write_whole
 from hf_finetune.prefix_store import release
 from hf_finetune.recipes import Recipe, load_recipe
-from hf_finetune.training.checkpoints import damage, newest_step, newest_whole, set_aside, step_of
+from hf_finetune.training.agreement import as_the_first, together
+from hf_finetune.training.checkpoints import newest_step, set_aside, step_of
+from hf_finetune.training.going_on import where_to_go_on
 from hf_finetune.training.same_run import FLAG, HARMLESS, asked_revisions, compare, differences, for_speed
 
 if TYPE_CHECKING:
@@ -107,20 +109,20 @@ class RunFolder:
                         path.rmdir()
 
     def checkpoint(self, facts: dict[str, Any]) -> Path | None:
-        """The checkpoint to continue from, if any.
+        """The checkpoint to continue from, if any; the same on every process, all of which must ask.
 
         Args:
             facts: what an exact resume depends on (data fingerprint, digest of frozen weights, processes, precision),
                 compared with what they were at the first start.
 
         Raises:
-            UserError: other data or weights than the checkpoint was trained on, or `resume` names something else than a
-                whole checkpoint of this run.
+            UserError: other data or weights than the checkpoint was trained on, `resume` names something else than a
+                whole checkpoint of this run, or a process does not see the checkpoint.
         """
-        found = self._find_checkpoint()
-        if found is not None and self._facts:
-            then = {name: fact for name, fact in self._facts.items() if name not in (*_LATE, ACCEPTED, REVISIONS)}
-            self._changed += compare(then, facts, self._accept)
+        found, then = where_to_go_on(self.checkpoints, self.resume), as_the_first(self._facts)
+        if found is not None and then:
+            then = {name: fact for name, fact in then.items() if name not in (*_LATE, ACCEPTED, REVISIONS)}
+            self._changed += together(compare, then, facts, self._accept)
         return found
 
     def claim(self, facts: dict[str, Any], found: Path | None) -> None:
@@ -161,8 +163,11 @@ class RunFolder:
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """The facts of the run that there is to go on with; nothing where there is none."""
-        return self._facts if newest_step(self.checkpoints) >= 0 else {}
+        """The facts of the run that there is to go on with, as the first process reads them; all must ask.
+
+        Nothing where there is none.
+        """
+        return as_the_first(self._facts if newest_step(self.checkpoints) >= 0 else {})
 
     @property
     def rows_at_once(self) -> int | None:
@@ -182,20 +187,6 @@ class RunFolder:
         except (OSError, ValueError):
             return {}
         return facts
-
-    def _find_checkpoint(self) -> Path | None:
-        if self.resume in ("auto", "never"):
-            return newest_whole(self.checkpoints)
-        path = Path(self.resume)
-        if step_of(path) < 0 or not path.is_dir() or path.resolve().parent != self.checkpoints.resolve():
-            raise UserError(
-                f"resume={self.resume}: allowed are auto, never, or a folder checkpoint-N in {self.checkpoints}. To "
-                "start from the weights of another run, give its output_dir as model.checkpoint."
-            )
-        fault = damage(path)
-        if fault is not None:
-            raise UserError(f"resume={self.resume} is damaged ({fault}). resume=auto takes the newest that is whole.")
-        return path
 
     def _check_owner(self) -> None:
         if not self.path.exists():
