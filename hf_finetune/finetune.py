@@ -13,7 +13,6 @@ from hf_finetune.recipes import Recipe
 from hf_finetune.recipes.rates import default_learning_rate
 
 if TYPE_CHECKING:
-
     from datasets import Dataset, DatasetDict
     from transformers import TrainingArguments
 

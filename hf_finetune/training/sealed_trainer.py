@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import Trainer
 
+from hf_finetune.console import warn
 from hf_finetune.disk import DiskError, Place, writing
 from hf_finetune.training import checkpoints, rescue
 from hf_finetune.training.agreement import as_the_first, together
@@ -126,16 +127,38 @@ class SealedTrainer(Trainer):
         finally:
             self.args.save_total_limit = limit
 
-    def best_steps(self, count: int) -> list[int]:
+    def best_steps(self, count: int | None = None) -> list[int]:
         """The steps with the best validation scores so far, the best first; of equals the earlier."""
+        scores, sign = self._scores(), -1.0 if self.args.greater_is_better else 1.0
+        return sorted(scores, key=lambda step: (sign * scores[step], step))[:count]
+
+    def _scores(self) -> dict[int, float]:
+        """The validation scores so far, by step."""
         name = f"eval_{self.args.metric_for_best_model}"
-        scores = {
+        return {
             int(entry["step"]): float(entry[name])
             for entry in self.state.log_history
             if name in entry and entry[name] == entry[name]
         }
-        sign = -1.0 if self.args.greater_is_better else 1.0
-        return sorted(scores, key=lambda step: (sign * scores[step], step))[:count]
+
+    def _choose_best_anew(self) -> None:
+        """When a run goes on: where its best checkpoint has gone, the best one of those that are there is the best.
+
+        A better one that came later has displaced it, and is damaged; or it lies on a disk that does not come back.
+        """
+        best = self.state.best_global_step
+        found = as_the_first(self._best_that_is_whole() if self.args.process_index == 0 else None)
+        if found == best:
+            return
+        self.state.best_global_step = found
+        self.state.best_metric = None if found is None else self._scores().get(found)
+        now = "the next one that is validated will be it" if found is None else f"checkpoint-{found} is it now"
+        warn(f"checkpoint-{best}, the best one so far, is gone or damaged: {now}.")
+
+    def _best_that_is_whole(self) -> int | None:
+        best, folder = self.state.best_global_step, Path(self.args.output_dir)
+        candidates = [] if best is None else [best, *self.best_steps()]
+        return next((step for step in candidates if checkpoints.damage(folder / f"checkpoint-{step}") is None), None)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging) if self._staging is not None else super()._get_output_dir(trial)
@@ -175,6 +198,8 @@ class SealedTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         together(self._place.check)
+        if self.state.best_global_step is None:  # nothing was validated: what was trained stays
+            return
         best = Path(self._point_to_best())
         with writing(f"The best checkpoint, {best},", best.parent, "read"):
             if launcher_shards_the_model():
