@@ -7,6 +7,7 @@ from typing import ParamSpec, TypeVar
 
 from torch import distributed
 
+from hf_finetune.console import is_main_process
 from hf_finetune.disk import DiskError
 from hf_finetune.errors import UserError
 
@@ -55,3 +56,9 @@ def as_the_first(value: Result) -> Result:
     told: list[Result] = [value]
     distributed.broadcast_object_list(told, src=0)
     return told[0]
+
+
+def by_the_first(step: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+    """Call `step` on the first process; its result, or its fault, is that of every process."""
+    found = together(step, *args, **kwargs) if is_main_process() else together(lambda: None)
+    return as_the_first(found)  # type: ignore[return-value]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hf_finetune.console import is_main_process
 from hf_finetune.errors import UserError
-from hf_finetune.training.agreement import as_the_first, together
+from hf_finetune.training.agreement import by_the_first, together
 from hf_finetune.training.checkpoints import damage, newest_whole, step_of
 
 
@@ -24,13 +24,9 @@ def where_to_go_on(folder: Path, resume: str) -> Path | None:
     Raises:
         UserError: `resume` names something else than a whole checkpoint of this run, or a process does not have it.
     """
-    found = as_the_first(together(_find, folder, resume) if is_main_process() else together(_nothing))
+    found = by_the_first(_find, folder, resume)
     together(_check_is_here, found)
     return found
-
-
-def _nothing() -> Path | None:
-    return None
 
 
 def _find(folder: Path, resume: str) -> Path | None:

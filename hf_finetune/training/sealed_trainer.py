@@ -14,7 +14,7 @@ from transformers import Trainer
 from hf_finetune.console import warn
 from hf_finetune.disk import DiskError, Place, writing
 from hf_finetune.training import checkpoints, rescue
-from hf_finetune.training.agreement import as_the_first, together
+from hf_finetune.training.agreement import as_the_first, by_the_first, together
 from hf_finetune.training.ema import Ema
 from hf_finetune.training.precision import launcher_shards_the_model
 
@@ -147,7 +147,7 @@ class SealedTrainer(Trainer):
         A better one that came later has displaced it, and is damaged; or it lies on a disk that does not come back.
         """
         best = self.state.best_global_step
-        found = as_the_first(self._best_that_is_whole() if self.args.process_index == 0 else None)
+        found = by_the_first(self._best_that_is_whole)
         if found == best:
             return
         self.state.best_global_step = found
