@@ -255,3 +255,17 @@ def test_a_run_that_named_no_revision_is_the_same_after_it_has_pinned_one(tmp_pa
     pinned = asked.model_copy(update={"model": asked.model.model_copy(update={"revision": "a" * 40})})
     (tmp_path / "run" / "recipe.yaml").write_text(pinned.to_yaml())
     RunFolder(asked)
+
+
+def test_a_checkpoint_without_the_facts_of_its_run_is_no_run_that_can_go_on_exactly(tmp_path, capsys):
+    """Restored by hand, for example: nothing was compared."""
+    recipe = recipe_of(tmp_path, "vit", "full", "run")
+    state(recipe)
+    (tmp_path / "run" / "state.json").unlink()
+    with pytest.raises(UserError, match=r"state\.json.*is missing or unreadable\. Restore it.*--accept-changes"):
+        RunFolder(recipe).checkpoint(FACTS)
+    folder = RunFolder(recipe, accept_changes=True)
+    folder.open()
+    folder.claim(FACTS, folder.checkpoint(FACTS))
+    folder.close()
+    assert "state.json" in str(folder.accepted) and "accepted" in capsys.readouterr().err

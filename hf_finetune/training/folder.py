@@ -120,7 +120,7 @@ class RunFolder:
                 whole checkpoint of this run, or a process does not see the checkpoint.
         """
         found, then = where_to_go_on(self.checkpoints, self.resume), as_the_first(self._facts)
-        if found is not None and then:
+        if found is not None:
             then = {name: fact for name, fact in then.items() if name not in (*_LATE, ACCEPTED, REVISIONS)}
             self._changed += together(compare, then, facts, self._accept)
         return found

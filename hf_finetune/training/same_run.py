@@ -107,6 +107,8 @@ def compare(then: Mapping[str, Any], now: Mapping[str, Any], accept: bool = Fals
     Raises:
         UserError: the run cannot go on exactly.
     """
+    if not then:
+        return _compare_nothing(accept)
     old = {name for name in _ALWAYS if name not in then}
     stops = {name: _shown(then, now, name) for name in _REASONS if name not in old and _differs(then, now, name)}
     accepted = [f"{name}: {shown}" for name, shown in stops.items()]
@@ -125,6 +127,14 @@ def compare(then: Mapping[str, Any], now: Mapping[str, Any], accept: bool = Fals
         goes_on = f"with {now[name]}" if name in now else "without"
         say(f"note: this run was started {began} and goes on {goes_on}.")
     return accepted
+
+
+def _compare_nothing(accept: bool) -> list[str]:
+    what = "state.json, which says on which data, weights and versions this run was started, is missing or unreadable"
+    if not accept:
+        raise UserError(f"{what}. Restore it, give another output_dir, or go on all the same with {FLAG}.")
+    warn(f"accepted, and perhaps no longer the run that was started: {what}")
+    return [what]
 
 
 def _differs(then: Mapping[str, Any], now: Mapping[str, Any], name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ class SealedTrainer(Trainer):
     distillation: Distillation | None = None
     balance: Balance | None = None
     keep_best: int = 1
+    papers: Mapping[str, str] = {}  # of the run's folder, by name: they go where a checkpoint goes that has no room
     _staging: Path | None = None
     _fault: Exception | None = None
 
@@ -113,8 +114,11 @@ class SealedTrainer(Trainer):
         kept = ""
         if folder is not None:
             try:
-                self._write_whole(folder, Place(folder), model, trial)
-                kept = rescue.where_it_is(folder / f"checkpoint-{self.state.global_step}", self._place.path)
+                self._write_whole(folder / "checkpoints", Place(folder / "checkpoints"), model, trial)
+                if self.args.should_save:
+                    best = self.state.best_global_step or self.state.global_step
+                    rescue.complete(folder, self.papers, self._place.path / f"checkpoint-{best}")
+                kept = rescue.where_it_is(folder, self.state.global_step, self._place.path)
             except DiskError:
                 shutil.rmtree(folder, ignore_errors=True)
         return DiskError(f"{fault} {kept or rescue.what_is_kept(self._place.path)}")
