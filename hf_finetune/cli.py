@@ -54,7 +54,8 @@ Other verbs (--help tells more):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; the exit code: 0, 2 for what the user can mend, 75 for a stopped run, 130 when interrupted."""
+    """Run one verb; the exit code: 0, 2 for what the user can mend, 75 where the same command goes on: a stopped run, a
+    full disk, no network; 130 when interrupted."""
     verb, *rest = [*(sys.argv[1:] if argv is None else argv)] or [""]
     try:
         if verb in ("-h", "--help", "help"):
@@ -64,10 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _VERBS[verb](rest)
     except RecipeError as error:
         _complain(str(error), alike=True)
-        return 2
+        return error.exit_code
     except UserError as error:
         _complain(str(error))
-        return 2
+        return error.exit_code
     except stopping.Stopped as stopped:
         # On all machines at once, as an interrupt.
         _complain(f"\n{stopped}: the same command goes on (resume=auto)", wait=False)
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if disk is None:
             raise
         _complain(str(disk))
-        return 2
+        return disk.exit_code
     except KeyboardInterrupt:
         # A newline first: a progress bar may stand unfinished on the line.
         again = ": the same command continues from the last checkpoint (resume=auto)" if verb == "train" else ""

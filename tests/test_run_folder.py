@@ -6,7 +6,7 @@ import pytest
 from cache_samples import recipe_of
 from pydantic import ValidationError
 
-from hf_finetune.errors import UserError
+from hf_finetune.errors import TransientError, UserError
 from hf_finetune.training.checkpoints import SEAL, rotate
 from hf_finetune.training.folder import RunFolder
 from hf_finetune.training.same_run import compare
@@ -47,7 +47,7 @@ def test_a_folder_is_one_runs_also_while_another_leaves_it(folders, monkeypatch)
 
     monkeypatch.setattr(first._lock, "release", then_the_second)
     first.close()
-    with pytest.raises(UserError, match="Another process is running"):
+    with pytest.raises(TransientError, match="Another process is running"):
         third.open()
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_finetune.console import is_main_process, say, warn
 from hf_finetune.disk import Place, disk_errno, disk_error
-from hf_finetune.errors import UserError
+from hf_finetune.errors import TransientError, UserError
 from hf_finetune.files import clear_leftovers, is_leftover, write_whole
 from hf_finetune.prefix_store import release
 from hf_finetune.recipes import Recipe, load_recipe
@@ -78,7 +78,7 @@ class RunFolder:
             self._lock.acquire(timeout=0)
             self._place = Place(self.path)
         except Timeout:
-            raise UserError(
+            raise TransientError(
                 f"Another process is running in {self.path}: wait for it, or give another output_dir."
             ) from None
         except OSError as fault:
