@@ -90,7 +90,7 @@ def test_the_table_of_the_documentation_has_them_all():
 
 
 @pytest.mark.parametrize("timeout", [60, 600, 1800, 7200])
-@pytest.mark.parametrize("since", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("since", [0.0, 0.5, 0.99])
 def test_a_hang_ends_with_its_own_code_wherever_it_began(monkeypatch, timeout, since):
     """faulthandler, which ends with 1, was armed for too short a time where the last beat did not arm it again."""
     now, armed = [1000.0], []
