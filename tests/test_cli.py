@@ -239,7 +239,10 @@ leave(3)
     assert ended.stdout == ("before thread registered " if at_work else "before registered ")
 
 
-@pytest.mark.parametrize("to", ["2>/dev/full", ">/dev/full 2>&1", "2>&-", "2> >(exit)"])
+@pytest.mark.parametrize(
+    "to",
+    ["2>/dev/full", ">/dev/full 2>&1", *(pytest.param(to, marks=pytest.mark.slow) for to in ("2>&-", "2> >(exit)"))],
+)
 def test_where_the_words_cannot_be_written_the_exit_code_stays(to):
     """A scheduler's script asks for it: a full disk under the log made 1 of it, or Python's own 120."""
     program = """

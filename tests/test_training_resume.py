@@ -151,7 +151,7 @@ def test_the_rows_come_in_the_same_order_whatever_orders_them(tmp_path, monkeypa
         assert torch.equal(tensor, again.model.state_dict()[name]), name
 
 
-@pytest.mark.parametrize(("scores", "best"), [((0.1,), 16), ((0.5,), 24)])
+@pytest.mark.parametrize(("scores", "best"), [((0.1,), 16), pytest.param((0.5,), 24, marks=pytest.mark.slow)])
 def test_where_the_best_checkpoint_has_gone_the_best_of_those_that_are_there_is_kept(tmp_path, capsys, scores, best):
     """Step 8 was the best until step 24 came, which is damaged: the run ended in a FileNotFoundError at each start."""
     settings = {"num_train_epochs": 3, "save_total_limit": 2}
