@@ -141,11 +141,11 @@ def _from_hub(name: str, data: Data) -> dict[str, Dataset]:
     except (ConnectionError, OSError) as error:
         if (disk := of_a_disk(error, [Path(datasets.config.HF_DATASETS_CACHE)])) is not None:
             raise disk from error
-        passing = unreachable if isinstance(error, ConnectionError) else UserError
-        raise passing(
+        words = (
             f"data.dataset={name}: not in the cache of HF_HOME, and the Hub cannot be reached ({_first_line(error)}). "
             "Without the network, name a folder or files, or recipe=digits."
-        ) from error
+        )
+        raise (unreachable(words) if isinstance(error, ConnectionError) else UserError(words)) from error
     except ValueError as error:
         wanted = f"data.config={config}: " if config else "data.config is not given: "
         raise DataError(f"data.dataset={name}: {wanted}{error}") from error
