@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from hf_finetune import commands, run_commands, serving, stopping
-from hf_finetune.console import inert, is_main_process, leave, say
+from hf_finetune.console import complain, is_main_process, leave, say
 from hf_finetune.disk import of_a_disk
 from hf_finetune.errors import Fault, RecipeError, UserError
 from hf_finetune.recipes import list_recipes
@@ -54,7 +54,8 @@ Other verbs (--help tells more):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; the exit code: 0, 2 for what the user can mend, 75 for a stopped run, 130 when interrupted."""
+    """Run one verb; the exit code: 0, 2 for what the user can mend, 75 where the same command goes on: a stopped run, a
+    full disk, no network; 130 when interrupted."""
     verb, *rest = [*(sys.argv[1:] if argv is None else argv)] or [""]
     try:
         if verb in ("-h", "--help", "help"):
@@ -64,10 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _VERBS[verb](rest)
     except RecipeError as error:
         _complain(str(error), alike=True)
-        return 2
+        return error.exit_code
     except UserError as error:
         _complain(str(error))
-        return 2
+        return error.exit_code
     except stopping.Stopped as stopped:
         # On all machines at once, as an interrupt.
         _complain(f"\n{stopped}: the same command goes on (resume=auto)", wait=False)
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if disk is None:
             raise
         _complain(str(disk))
-        return 2
+        return disk.exit_code
     except KeyboardInterrupt:
         # A newline first: a progress bar may stand unfinished on the line.
         again = ": the same command continues from the last checkpoint (resume=auto)" if verb == "train" else ""
@@ -115,11 +116,11 @@ def _complain(text: str, *, wait: bool = True, alike: bool = False) -> None:
     """
     # Once on every machine: a recipe that is missing on the second one is not missing on the first.
     if is_main_process() or os.environ.get("LOCAL_RANK") == "0":
-        sys.stderr.write(f"{inert(text)}\n")
+        complain(text)
     elif wait:
         time.sleep(_LET_SPEAK)
         if not alike:
-            sys.stderr.write(f"process {os.environ.get('RANK')}: {inert(text)}\n")
+            complain(f"process {os.environ.get('RANK')}: {text}")
 
 
 def _page(complaint: str | None = None) -> int:

@@ -35,6 +35,12 @@ def warn(text: str) -> None:
         _print(f"warning: {inert(text)}", sys.stderr)
 
 
+def complain(text: str) -> None:
+    """Print why the command ends to standard error, on the process that asks; nobody's log changes the exit code."""
+    with suppress(OSError, ValueError):
+        print(inert(text), file=sys.stderr, flush=True)
+
+
 def _print(text: str, stream: TextIO) -> None:
     try:
         print(text, file=stream, flush=True)
@@ -50,16 +56,24 @@ def leave(code: int) -> NoReturn:
     With torch, transformers and triton loaded that takes one and a half to two seconds, in which nothing is left to
     do: what was registered to run at the end runs here, and what is open is flushed.
     """
+    _flush()
     at_work = [
         thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()
     ]
     if at_work or "torch" not in sys.modules:
         sys.exit(code)
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):  # a closed pipe, a closed stream, none at all
-            stream.flush()
+    _flush()
     os._exit(code)
+
+
+def _flush() -> None:
+    """Write what still waits; a stream that does not take it is let go: Python would try again, and end with 120."""
+    for name in ("stdout", "stderr"):
+        with suppress(OSError, ValueError, AttributeError):  # a full disk, a closed pipe, a closed stream, none at all
+            getattr(sys, name).flush()
+            continue
+        setattr(sys, name, None)
 
 
 def inert(text: str) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hf_finetune.errors import UserError
+from hf_finetune.errors import TransientError, UserError
 
 _GONE = ("does not answer", "See that it is there again (mount, dmesg)")
 _CLOSED = ("does not let you (permissions)", "Change the permissions, or give another place")
@@ -35,8 +35,14 @@ _OF_TORCH = re.compile("inline_container|PytorchStreamWriter|iostream error|Pare
 _PROBE = 1 << 20  # bytes
 
 
-class DiskError(UserError):
+class DiskError(TransientError):
     """A disk's fault: what could not be done, the disk, and what to do."""
+
+
+class ClosedDiskError(DiskError):
+    """A place that is not open to this user: the same command would end alike."""
+
+    exit_code = UserError.exit_code
 
 
 def disk_errno(fault: BaseException, place: Path | None = None) -> int | None:
@@ -83,7 +89,8 @@ def disk_error(what: str, number: int, place: Path) -> DiskError:
     """
     matter, remedy = _WORDS[number]
     told = f" ({os.strerror(number)})" if _WORDS[number] is _GONE else ""
-    return DiskError(f"{what}: the disk of {place}, {disk_in_words(place)}, {matter}{told}. {remedy}.")
+    kind = ClosedDiskError if _WORDS[number] is _CLOSED else DiskError
+    return kind(f"{what}: the disk of {place}, {disk_in_words(place)}, {matter}{told}. {remedy}.")
 
 
 @contextmanager

@@ -6,10 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _SHOWN = 100  # faults: nobody reads more at once
+EXIT_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: not done, and nothing to mend in the command; give it again
 
 
 class UserError(Exception):
     """Something the user can mend: a recipe, an argument, the data. Shown without a traceback, exit code 2."""
+
+    exit_code = 2
+
+
+class TransientError(UserError):
+    """What stands in the way of a command that is right: a disk, the network, another process. Exit code 75."""
+
+    exit_code = EXIT_AGAIN
+
+
+def unreachable(words: str) -> UserError:
+    """What is to be raised where the Hub cannot be reached; where the user has switched it off, that is to be mended.
+
+    Args:
+        words: what is missing, and what to do.
+    """
+    from huggingface_hub.constants import is_offline_mode
+
+    return UserError(words) if is_offline_mode() else TransientError(words)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hf_finetune import stopping
 from hf_finetune.console import is_main_process, say, warn
@@ -13,8 +13,6 @@ from hf_finetune.recipes import Recipe
 from hf_finetune.recipes.rates import default_learning_rate
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from datasets import Dataset, DatasetDict
     from transformers import TrainingArguments
 
@@ -127,7 +125,9 @@ def _run(
         training.settle_batch(trainer, folder.recorded, folder.most_at_once)
     say(training.plan_in_words(recipe, task, arguments, number_format, rate))
 
-    checkpoint = _claim(folder, trainer, training.facts(task, applied, trainer, number_format))
+    facts = training.facts(task, applied, trainer, number_format)
+    checkpoint = folder.checkpoint(facts)
+    training.together(folder.claim, facts, checkpoint)  # from here on the folder is this run's
     begun = folder.recorded
     training.warn_of_little_room(folder.path, applied.model, arguments.save_total_limit)
     with training.watching(trainer):
@@ -201,15 +201,6 @@ def _load_model(recipe: Recipe, task: TaskData, trust_remote_code: bool) -> Load
     if loaded.changes:
         say(f"model: {'; '.join((recipe.model.checkpoint, *loaded.changes))}")
     return loaded
-
-
-def _claim(folder: RunFolder, trainer: FinetuneTrainer, facts: dict[str, Any]) -> Path | None:
-    """The checkpoint to continue from, if any; from here on the folder is this run's."""
-    checkpoint = folder.checkpoint(facts)
-    trainer.accelerator.wait_for_everyone()
-    folder.claim(facts, checkpoint)
-    trainer.accelerator.wait_for_everyone()
-    return checkpoint
 
 
 def _save(

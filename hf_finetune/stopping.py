@@ -15,7 +15,9 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
-EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: not done, and nothing to mend; try again
+from hf_finetune.errors import EXIT_AGAIN
+
+EXIT_STOPPED = EXIT_AGAIN
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ONE_PRESS = 2.0  # seconds: torchrun hands on the Ctrl-C that the terminal has sent to its processes already
 

@@ -237,3 +237,20 @@ leave(3)
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ended.returncode == 3
     assert ended.stdout == ("before thread registered " if at_work else "before registered ")
+
+
+@pytest.mark.parametrize(
+    "to",
+    ["2>/dev/full", ">/dev/full 2>&1", *(pytest.param(to, marks=pytest.mark.slow) for to in ("2>&-", "2> >(exit)"))],
+)
+def test_where_the_words_cannot_be_written_the_exit_code_stays(to):
+    """A scheduler's script asks for it: a full disk under the log made 1 of it, or Python's own 120."""
+    program = """
+from hf_finetune import cli, stopping
+def stop(words):
+    raise stopping.Stopped("SIGTERM", "after step 7 of 9")
+cli._VERBS["train"] = stop
+cli.start(["train"])
+"""
+    ended = subprocess.run(["bash", "-c", f'"$0" -c "$1" {to}', sys.executable, program], check=False)
+    assert ended.returncode == 75

@@ -6,8 +6,8 @@ import pytest
 from cache_samples import recipe_of
 from pydantic import ValidationError
 
-from hf_finetune.errors import UserError
-from hf_finetune.training.checkpoints import SEAL
+from hf_finetune.errors import TransientError, UserError
+from hf_finetune.training.checkpoints import SEAL, rotate
 from hf_finetune.training.folder import RunFolder
 from hf_finetune.training.same_run import compare
 
@@ -47,7 +47,7 @@ def test_a_folder_is_one_runs_also_while_another_leaves_it(folders, monkeypatch)
 
     monkeypatch.setattr(first._lock, "release", then_the_second)
     first.close()
-    with pytest.raises(UserError, match="Another process is running"):
+    with pytest.raises(TransientError, match="Another process is running"):
         third.open()
 
 
@@ -212,3 +212,60 @@ def test_a_damaged_checkpoint_ahead_does_not_count_as_the_newest(tmp_path):
     folder.close()
     names = {path.name for path in damaged.parent.iterdir()}
     assert names == {"checkpoint-1", "left-1-checkpoint-9"}
+
+
+def test_where_every_checkpoint_is_damaged_the_new_run_keeps_its_own(tmp_path, capsys):
+    """It did not: checkpoint-40, which is of no use, counted as the newest, and what was just written went."""
+    recipe = recipe_of(tmp_path, "vit", "full", "run")
+    state(recipe)
+    folder = RunFolder(recipe)
+    for step in (30, 40):
+        (folder.checkpoints / f"checkpoint-{step}").mkdir()
+    (folder.checkpoints / "checkpoint-1" / SEAL).unlink()
+    folder.open()
+    folder.claim(FACTS, folder.checkpoint(FACTS))
+    folder.close()
+    assert "checkpoint-40 is damaged; it is kept as left-1-checkpoint-40" in capsys.readouterr().out
+    for step in (10, 20):
+        (folder.checkpoints / f"checkpoint-{step}").mkdir()
+        rotate(folder.checkpoints, 2, {10})
+    assert {path.name for path in folder.checkpoints.glob("checkpoint-*")} == {"checkpoint-10", "checkpoint-20"}
+
+
+def test_a_branch_that_the_run_has_pinned_is_no_difference_and_another_one_is(tmp_path):
+    """The same command was refused once the run was saved: there a commit, here main."""
+    asked = recipe_of(tmp_path, "vit", "full", "run")
+    asked = asked.model_copy(update={"model": asked.model.model_copy(update={"revision": "main"})})
+    state(asked)
+    pinned = asked.model.model_copy(update={"revision": "0123456789abcdef0123456789abcdef01234567"})
+    (tmp_path / "run" / "recipe.yaml").write_text(asked.model_copy(update={"model": pinned}).to_yaml())
+    RunFolder(asked)
+    (tmp_path / "run" / "metrics.json").write_text("{}")
+    assert RunFolder(asked).finished
+    assert RunFolder(asked.model_copy(update={"model": pinned})).finished
+    for other in ("v2", None):
+        model = asked.model.model_copy(update={"revision": other})
+        with pytest.raises(UserError, match=r"model\.revision: there '0123456789abcdef"):
+            RunFolder(asked.model_copy(update={"model": model}))
+
+
+def test_a_run_that_named_no_revision_is_the_same_after_it_has_pinned_one(tmp_path):
+    asked = recipe_of(tmp_path, "vit", "full", "run")
+    state(asked)
+    pinned = asked.model_copy(update={"model": asked.model.model_copy(update={"revision": "a" * 40})})
+    (tmp_path / "run" / "recipe.yaml").write_text(pinned.to_yaml())
+    RunFolder(asked)
+
+
+def test_a_checkpoint_without_the_facts_of_its_run_is_no_run_that_can_go_on_exactly(tmp_path, capsys):
+    """Restored by hand, for example: nothing was compared."""
+    recipe = recipe_of(tmp_path, "vit", "full", "run")
+    state(recipe)
+    (tmp_path / "run" / "state.json").unlink()
+    with pytest.raises(UserError, match=r"state\.json.*is missing or unreadable\. Restore it.*--accept-changes"):
+        RunFolder(recipe).checkpoint(FACTS)
+    folder = RunFolder(recipe, accept_changes=True)
+    folder.open()
+    folder.claim(FACTS, folder.checkpoint(FACTS))
+    folder.close()
+    assert "state.json" in str(folder.accepted) and "accepted" in capsys.readouterr().err

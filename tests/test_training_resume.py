@@ -6,12 +6,14 @@ import pytest
 import torch
 from cache_samples import data_for, recipe_of
 from run_samples import break_off
+from safetensors.torch import load_file
+from test_training_averages import Scores
 from test_training_trainer import Stop, train_and_interrupt
 from trainer_samples import Fixed, trainer, weights
 from transformers import TrainerCallback
 
 from hf_finetune import finetune
-from hf_finetune.training.checkpoints import newest_whole
+from hf_finetune.training.checkpoints import SEAL, WEIGHTS, newest_whole
 
 STEPS = {"save_strategy": "steps", "eval_strategy": "steps", "save_steps": 3, "eval_steps": 3}
 
@@ -65,11 +67,13 @@ def test_accumulated_and_twice_interrupted_losses_too(tmp_path):
         {"patience": 1, "num_train_epochs": 6, **STEPS},
         {"max_steps": 11},
         {"max_steps": 11, **STEPS},
+        {"save_total_limit": 1},
     ],
-    ids=["early stopping", "early stopping by steps", "max_steps", "max_steps by steps"],
+    ids=["early stopping", "early stopping by steps", "max_steps", "max_steps by steps", "one checkpoint"],
 )
 def test_a_run_that_had_ended_is_not_trained_further(tmp_path, settings):
-    """Killed after its last step, before it was scored."""
+    """Killed after its last step, before it was scored. With a limit of one checkpoint transformers deletes the last
+    one as training ends, and keeps the best."""
 
     def run():
         found = trainer(tmp_path, "vit", **settings)
@@ -145,3 +149,22 @@ def test_the_rows_come_in_the_same_order_whatever_orders_them(tmp_path, monkeypa
     again = finetune(broken, data=data_for("bert"))
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, again.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(("scores", "best"), [((0.1,), 16), pytest.param((0.5,), 24, marks=pytest.mark.slow)])
+def test_where_the_best_checkpoint_has_gone_the_best_of_those_that_are_there_is_kept(tmp_path, capsys, scores, best):
+    """Step 8 was the best until step 24 came, which is damaged: the run ended in a FileNotFoundError at each start."""
+    settings = {"num_train_epochs": 3, "save_total_limit": 2}
+    first = trainer(tmp_path, "vit", **settings)
+    first.compute_metrics = Scores(0.8, 0.2, 0.9)
+    first.train()
+    folder = tmp_path / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-16", "checkpoint-24"]
+    (folder / "checkpoint-24" / SEAL).unlink()
+    again = trainer(tmp_path, "vit", **settings)
+    again.compute_metrics = Scores(*scores)
+    again.train(resume_from_checkpoint=str(newest_whole(folder)))
+    assert (again.state.best_global_step, again.state.best_metric) == (best, max(0.2, *scores))
+    assert "checkpoint-8, the best one so far, is gone or damaged: checkpoint-16 is it now" in capsys.readouterr().err
+    for name, tensor in load_file(folder / f"checkpoint-{best}" / WEIGHTS).items():
+        assert torch.equal(weights(again.model)[name], tensor), name

@@ -21,7 +21,7 @@ from hf_finetune.data.packages import read_package
 from hf_finetune.data.shown import shown
 from hf_finetune.data.split_names import AUTO
 from hf_finetune.disk import of_a_disk
-from hf_finetune.errors import DataError, UserError
+from hf_finetune.errors import DataError, UserError, unreachable
 
 if TYPE_CHECKING:
     from hf_finetune.recipes.schema import Data
@@ -141,10 +141,11 @@ def _from_hub(name: str, data: Data) -> dict[str, Dataset]:
     except (ConnectionError, OSError) as error:
         if (disk := of_a_disk(error, [Path(datasets.config.HF_DATASETS_CACHE)])) is not None:
             raise disk from error
-        raise UserError(
+        words = (
             f"data.dataset={name}: not in the cache of HF_HOME, and the Hub cannot be reached ({_first_line(error)}). "
             "Without the network, name a folder or files, or recipe=digits."
-        ) from error
+        )
+        raise (unreachable(words) if isinstance(error, ConnectionError) else UserError(words)) from error
     except ValueError as error:
         wanted = f"data.config={config}: " if config else "data.config is not given: "
         raise DataError(f"data.dataset={name}: {wanted}{error}") from error

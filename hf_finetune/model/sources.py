@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hf_finetune.errors import UserError
+from hf_finetune.errors import UserError, unreachable
 
 _ASSETS = Path(__file__).parent.parent / "assets"
 _PACKAGE = "package:"
@@ -74,6 +74,7 @@ def loading(checkpoint: str, revision: str | None = None) -> Iterator[None]:
 
 
 def _explain(checkpoint: str, revision: str | None, fault: BaseException) -> str:
+    """What to do, in words; raised here where there is no network."""
     names, text = _chain(fault)
     what = checkpoint if revision is None else f"{checkpoint} at revision {revision}"
     if "GatedRepoError" in names:
@@ -96,10 +97,10 @@ def _explain(checkpoint: str, revision: str | None, fault: BaseException) -> str
             f"command line."
         )
     if "LocalEntryNotFoundError" in names or "OfflineModeIsEnabled" in names or "connect to" in text:
-        return (
+        raise unreachable(
             f"{what} is not in the local cache, and the Hub cannot be reached (or HF_HUB_OFFLINE is set). "
             f"{_nearest(checkpoint)}"
-        )
+        ) from fault
     if "RepositoryNotFoundError" in names:
         return (
             f"There is no model {checkpoint} on the Hub, or it is private (then `hf auth login`). "

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_finetune.console import is_main_process, say, warn
-from hf_finetune.errors import UserError
+from hf_finetune.errors import TransientError, UserError
 from hf_finetune.publish.licence import licence_of, with_licence
 from hf_finetune.publish.own_part import files_of, merge, recorded, with_metadata, words_of_a_person
 from hf_finetune.publish.parcel import Parcel, is_loaded, pack, recipe_for_others
@@ -26,6 +26,10 @@ WAITS = (1.0, 4.0, 15.0)
 
 class PushError(UserError):
     """The run is whole in its folder, and is not on the Hub; the message ends with the command that pushes it."""
+
+
+class PassingPushError(TransientError, PushError):
+    """It may be there a little later: the network, or a Hub that is busy. Training again pushes what is finished."""
 
 
 def check_hub(hub: Hub) -> None:
@@ -105,7 +109,8 @@ def push_run(
     try:
         address = again(attempt, waits)
     except GivenUp as given:
-        raise PushError(
+        kind = PassingPushError if given.passing else PushError
+        raise kind(
             f"Not pushed to {repo}: {given.words}\nNothing is lost: the run is whole in {folder}. This finishes it:\n"
             f"  {command}"
         ) from None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_finetune.console import say
-from hf_finetune.errors import UserError
+from hf_finetune.errors import UserError, unreachable
 from hf_finetune.publish.retry import told
 from hf_finetune.recipes import Recipe
 from hf_finetune.recipes.load import HUB, resolve
@@ -99,7 +99,7 @@ def find_published(where: str) -> Published:
     except HFValidationError as error:
         raise UserError(f"reproduce {where}: write owner/name or owner/name@revision") from error
     except LocalEntryNotFoundError as error:
-        raise UserError(f"reproduce {where}: the Hub cannot be reached, and the run is not in the cache.") from error
+        raise unreachable(f"reproduce {where}: the Hub cannot be reached, and the run is not in the cache.") from error
     except HfHubHTTPError as error:
         raise UserError(f"reproduce {where}: no metrics.json there, or no access to it: {told(error)}") from None
     try:

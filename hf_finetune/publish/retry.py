@@ -20,10 +20,15 @@ Result = TypeVar("Result")
 
 
 class GivenUp(Exception):
-    """Given up, and why."""
+    """Given up, and why.
 
-    def __init__(self, words: str) -> None:
-        self.words = words
+    Args:
+        words: why.
+        passing: whether it may succeed later.
+    """
+
+    def __init__(self, words: str, passing: bool = False) -> None:
+        self.words, self.passing = words, passing
 
 
 def again(step: Callable[[], Result], waits: tuple[float, ...]) -> Result:
@@ -35,7 +40,7 @@ def again(step: Callable[[], Result], waits: tuple[float, ...]) -> Result:
         if not may_pass(error):
             raise GivenUp(refused(error))
         if wait is None:
-            raise GivenUp(f"{told(error)} (after {number} attempts)")
+            raise GivenUp(f"{told(error)} (after {number} attempts)", passing=True)
         pause = max(wait, asked_to_wait(error))
         warn(f"the push did not get through: {told(error)}. Again in {pause:.0f} s.")
         time.sleep(pause)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hf_finetune.console import say
-from hf_finetune.errors import Fault, RecipeError, UserError
+from hf_finetune.errors import Fault, RecipeError, UserError, unreachable
 from hf_finetune.recipes import overrides as over
 from hf_finetune.recipes.faults import field_faults, with_origin
 from hf_finetune.recipes.overrides import Tree
@@ -127,7 +127,7 @@ def _from_hub(where: str) -> tuple[str, str]:
     except HFValidationError as error:
         raise UserError(f"recipe={HUB}{where}: write {HUB}owner/name or {HUB}owner/name@revision") from error
     except LocalEntryNotFoundError as error:
-        raise UserError(
+        raise unreachable(
             f"recipe={HUB}{where}: the Hub cannot be reached (or HF_HUB_OFFLINE is set) and the recipe is not in the "
             "local cache; give a .yaml file or the name of a shipped recipe instead"
         ) from error

@@ -7,8 +7,9 @@ from typing import ParamSpec, TypeVar
 
 from torch import distributed
 
+from hf_finetune.console import is_main_process
 from hf_finetune.disk import DiskError
-from hf_finetune.errors import UserError
+from hf_finetune.errors import TransientError, UserError
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -21,8 +22,8 @@ def together(step: Callable[Arguments, Result], *args: Arguments.args, **kwargs:
     traceback of torch.distributed in place of the reason.
 
     Raises:
-        UserError: this process's own, else the first of the others', with the number of its process; a DiskError where
-            that is one.
+        UserError: this process's own, else the first of the others', with the number of its process; a DiskError or a
+            TransientError where that is one.
         Exception: this process's own, of any other kind; the others raise a UserError that names it.
     """
     fault: Exception | None = None
@@ -44,7 +45,7 @@ def together(step: Callable[Arguments, Result], *args: Arguments.args, **kwargs:
 
 
 def _in_words(fault: Exception) -> tuple[type[UserError], str]:
-    kind = DiskError if isinstance(fault, DiskError) else UserError
+    kind = next((kind for kind in (DiskError, TransientError) if isinstance(fault, kind)), UserError)
     return kind, str(fault) if isinstance(fault, UserError) else f"{type(fault).__name__}: {fault}"
 
 
@@ -55,3 +56,9 @@ def as_the_first(value: Result) -> Result:
     told: list[Result] = [value]
     distributed.broadcast_object_list(told, src=0)
     return told[0]
+
+
+def by_the_first(step: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+    """Call `step` on the first process; its result, or its fault, is that of every process."""
+    found = together(step, *args, **kwargs) if is_main_process() else together(lambda: None)
+    return as_the_first(found)  # type: ignore[return-value]

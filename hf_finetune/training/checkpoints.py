@@ -85,12 +85,17 @@ def set_aside(folder: Path, step: int) -> None:
     """Checkpoints behind the one that is continued from belong to another future; they are kept under another name.
 
     Damaged ones too: under their own they would count as the newest, and the one that is written next would go.
+
+    Args:
+        folder: of the checkpoints.
+        step: that is continued from; -1 where none is whole and the run begins anew.
     """
+    why = "lies ahead of the checkpoint that this run continues from" if step >= 0 else "is damaged"
     for path in list(folder.glob("checkpoint-*")):
         if step_of(path) > step:
             aside = next(free for n in range(1, 1000) if not (free := path.with_name(f"left-{n}-{path.name}")).exists())
             path.rename(aside)
-            say(f"{path.name} lies ahead of the checkpoint that this run continues from; it is kept as {aside.name}.")
+            say(f"{path.name} {why}; it is kept as {aside.name}.")
 
 
 def digest_of_frozen(model: nn.Module) -> str:

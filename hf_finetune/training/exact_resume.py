@@ -35,6 +35,7 @@ class ExactTrainer(SealedTrainer):
         folder = rest[2]
         self._left, self._over, self._asked_at, self._save_later = None, False, -1, False
         if folder is not None:
+            self._choose_best_anew()
             self._point_to_best()  # the first checkpoint was written before it could be pointed to
             self._left = _read(Path(folder) / RUNNING)
             planned = TrainerState.load_from_json(str(Path(folder) / "trainer_state.json")).max_steps

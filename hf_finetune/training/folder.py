@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from hf_finetune.console import is_main_process, say, warn
 from hf_finetune.disk import Place, disk_errno, disk_error
-from hf_finetune.errors import UserError
+from hf_finetune.errors import TransientError, UserError
 from hf_finetune.files import clear_leftovers, is_leftover, write_whole
 from hf_finetune.prefix_store import release
 from hf_finetune.recipes import Recipe, load_recipe
-from hf_finetune.training.checkpoints import damage, newest_step, newest_whole, set_aside, step_of
-from hf_finetune.training.same_run import FLAG, HARMLESS, compare, differences, for_speed
+from hf_finetune.training.agreement import as_the_first, together
+from hf_finetune.training.checkpoints import newest_step, set_aside, step_of
+from hf_finetune.training.going_on import where_to_go_on
+from hf_finetune.training.same_run import FLAG, HARMLESS, asked_revisions, compare, differences, for_speed
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 STATE = "state.json"
 ACCEPTED = "accepted_changes"
+REVISIONS = "revisions"  # as they were asked for: recipe.yaml has the commits in the end
 _LATE = ("prefix", "sweep")  # facts that are found out after `claim`, by `record`
 # All that an attempt can have left that ended before its first checkpoint.
 _BEGUN = frozenset({"recipe.yaml", STATE, "checkpoints", ".lock"})
@@ -75,7 +78,7 @@ class RunFolder:
             self._lock.acquire(timeout=0)
             self._place = Place(self.path)
         except Timeout:
-            raise UserError(
+            raise TransientError(
                 f"Another process is running in {self.path}: wait for it, or give another output_dir."
             ) from None
         except OSError as fault:
@@ -106,20 +109,20 @@ class RunFolder:
                         path.rmdir()
 
     def checkpoint(self, facts: dict[str, Any]) -> Path | None:
-        """The checkpoint to continue from, if any.
+        """The checkpoint to continue from, if any; the same on every process, all of which must ask.
 
         Args:
             facts: what an exact resume depends on (data fingerprint, digest of frozen weights, processes, precision),
                 compared with what they were at the first start.
 
         Raises:
-            UserError: other data or weights than the checkpoint was trained on, or `resume` names something else than a
-                whole checkpoint of this run.
+            UserError: other data or weights than the checkpoint was trained on, `resume` names something else than a
+                whole checkpoint of this run, or a process does not see the checkpoint.
         """
-        found = self._find_checkpoint()
-        if found is not None and self._facts:
-            then = {name: fact for name, fact in self._facts.items() if name not in (*_LATE, ACCEPTED)}
-            self._changed += compare(then, facts, self._accept)
+        found, then = where_to_go_on(self.checkpoints, self.resume), as_the_first(self._facts)
+        if found is not None:
+            then = {name: fact for name, fact in then.items() if name not in (*_LATE, ACCEPTED, REVISIONS)}
+            self._changed += together(compare, then, facts, self._accept)
         return found
 
     def claim(self, facts: dict[str, Any], found: Path | None) -> None:
@@ -133,10 +136,11 @@ class RunFolder:
         late = {} if found is None else {name: fact for name, fact in self._facts.items() if name in kept}
         if found is not None and self._changed:
             late[ACCEPTED] = [*late.get(ACCEPTED, []), {"step": step_of(found), "changes": self._changed}]
-        write_whole(self.path / STATE, json.dumps({**facts, **late}, indent=1))
+        asked = {REVISIONS: asked_revisions(self.recipe)}
+        write_whole(self.path / STATE, json.dumps({**facts, **asked, **late}, indent=1))
         self.checkpoints.mkdir(exist_ok=True)
+        set_aside(self.checkpoints, -1 if found is None else step_of(found))
         if found is not None:
-            set_aside(self.checkpoints, step_of(found))
             say(f"Continuing from {found} (step {step_of(found)}).")
 
     def record(self, **facts: Any) -> None:
@@ -159,8 +163,11 @@ class RunFolder:
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """The facts of the run that there is to go on with; nothing where there is none."""
-        return self._facts if newest_step(self.checkpoints) >= 0 else {}
+        """The facts of the run that there is to go on with, as the first process reads them; all must ask.
+
+        Nothing where there is none.
+        """
+        return as_the_first(self._facts if newest_step(self.checkpoints) >= 0 else {})
 
     @property
     def rows_at_once(self) -> int | None:
@@ -180,20 +187,6 @@ class RunFolder:
         except (OSError, ValueError):
             return {}
         return facts
-
-    def _find_checkpoint(self) -> Path | None:
-        if self.resume in ("auto", "never"):
-            return newest_whole(self.checkpoints)
-        path = Path(self.resume)
-        if step_of(path) < 0 or not path.is_dir() or path.resolve().parent != self.checkpoints.resolve():
-            raise UserError(
-                f"resume={self.resume}: allowed are auto, never, or a folder checkpoint-N in {self.checkpoints}. To "
-                "start from the weights of another run, give its output_dir as model.checkpoint."
-            )
-        fault = damage(path)
-        if fault is not None:
-            raise UserError(f"resume={self.resume} is damaged ({fault}). resume=auto takes the newest that is whole.")
-        return path
 
     def _check_owner(self) -> None:
         if not self.path.exists():
@@ -225,7 +218,8 @@ class RunFolder:
 
     def _check_recipe(self, written: Recipe) -> None:
         free = () if self.finished else (*HARMLESS, *for_speed(self.recipe))
-        different = differences(written, self.recipe, free)
+        began = self._facts.get(REVISIONS)
+        different = differences(written, self.recipe, free, began)
         shown = "\n".join(f"  {line}" for line in different[:10])
         begun = not self.finished and newest_step(self.checkpoints) >= 0
         if different and not (begun and self._accept):
@@ -238,7 +232,7 @@ class RunFolder:
             warn(f"accepted, and no longer the run that was started:\n{shown}")
             self._changed += different
         elif not self.finished:
-            for line in differences(written, self.recipe, for_speed(self.recipe)):
+            for line in differences(written, self.recipe, for_speed(self.recipe), began):
                 say(f"note: this run was started with another setting, which changes nothing else: {line}.")
 
 

@@ -13,6 +13,7 @@ from hf_finetune.training.features import Fitted, fit_features
 from hf_finetune.training.folder import RunFolder
 from hf_finetune.training.head_lbfgs import fit_head
 from hf_finetune.training.head_sweep import sweep_head
+from hf_finetune.training.rescue import papers_of
 from hf_finetune.training.setup import Samples
 from hf_finetune.training.trainer import FinetuneTrainer
 from hf_finetune.training.watchdog import watching
@@ -52,6 +53,7 @@ def learn(
         outcome = fit_head(recipe, trainer)
     else:
         folder.record(**sweep_head(recipe, trainer, swept))
+        trainer.papers = papers_of(folder)
         with watching(trainer):
             outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         keep_best_average(recipe, trainer, samples.validation)

@@ -13,7 +13,7 @@ from filelock import BaseFileLock, Timeout
 from hf_finetune import prefix_store as store
 from hf_finetune.console import say, warn
 from hf_finetune.disk import size_in_words
-from hf_finetune.errors import UserError
+from hf_finetune.errors import TransientError
 from hf_finetune.evaluation.predict import take
 from hf_finetune.model.attention import attention_in_use
 from hf_finetune.model.replay import Replay
@@ -88,7 +88,7 @@ class SplitFeatures:
         """Read, or computed by all processes of the machine and then read.
 
         Raises:
-            UserError: the disk has no room for them.
+            TransientError: the disk has no room for them.
         """
         store.home().mkdir(parents=True, exist_ok=True)
         lock = store.lock_of(self.key)
@@ -119,7 +119,7 @@ class SplitFeatures:
         try:
             store.begin(self.key, self.meta)
         except OSError as fault:
-            raise UserError(
+            raise TransientError(
                 f"There is no room for features in {store.home()}: {fault.strerror}. Free "
                 f"{size_in_words(self.meta.bytes)} (hf-finetune cache clear), or say cache.prefix=off."
             ) from fault
@@ -129,7 +129,7 @@ class SplitFeatures:
         """Room for what was there when the stage began, and is not any more: another run may have taken it."""
         why = self.room.lacking(self.meta.bytes)
         if why is not None:
-            raise UserError(
+            raise TransientError(
                 f"features in {store.home() / self.key} have gone just now, and there is no room to compute them "
                 f"again: {why}. Start the run again, then it decides anew."
             )
@@ -159,7 +159,7 @@ class SplitFeatures:
     def _opened(self) -> torch.Tensor:
         entry = store.whole(self.key)
         if entry is None:
-            raise UserError(f"features in {store.home() / self.key} were deleted just now. Start the run again.")
+            raise TransientError(f"features in {store.home() / self.key} were deleted just now. Start the run again.")
         return entry.tensor(self.trainer.args.device)
 
     def _same(self, entry: store.Entry) -> bool:

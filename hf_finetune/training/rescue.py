@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from hf_finetune.cache_home import cache_home
-from hf_finetune.console import warn
+from hf_finetune.console import is_main_process, warn
 from hf_finetune.disk import DiskError, Place, disk_in_words, size_in_words, writing
+from hf_finetune.files import write_whole
 from hf_finetune.strategy.frozen import ever_learning
 from hf_finetune.training import checkpoints
-
-if TYPE_CHECKING:
-    from hf_finetune.training.folder import RunFolder
+from hf_finetune.training.folder import STATE, RunFolder
 
 
 def spare_room(folder: Path, keep: int | None, needed: Collection[int | None]) -> bool:
@@ -36,12 +35,12 @@ def spare_room(folder: Path, keep: int | None, needed: Collection[int | None]) -
 
 
 def rescue_folder(failed: Place, model: nn.Module) -> Path | None:
-    """A new folder on another disk with room for a checkpoint; None where there is no such disk.
+    """A new folder for a run on another disk with room for a checkpoint; None where there is no such disk.
 
     Tried are the cache of hf_finetune (`HF_FINETUNE_CACHE`, in the Hugging Face home) and the temporary folder.
 
     Args:
-        failed: where it could not be written.
+        failed: the folder of checkpoints where it could not be written.
         model: whose state it is.
     """
     if os.environ.get("LOCAL_WORLD_SIZE", "1") != os.environ.get("WORLD_SIZE", "1"):
@@ -50,8 +49,33 @@ def rescue_folder(failed: Place, model: nn.Module) -> Path | None:
         with suppress(OSError):
             home.mkdir(parents=True, exist_ok=True)
             if home.stat().st_dev != failed.device and shutil.disk_usage(home).free > 2 * checkpoint_bytes(model):
-                return Path(tempfile.mkdtemp(prefix=f"{failed.path.resolve().parent.name}-", dir=home))
+                made = Path(tempfile.mkdtemp(prefix=f"{failed.path.resolve().parent.name}-", dir=home))
+                (made / "checkpoints").mkdir()
+                return made
     return None
+
+
+def papers_of(folder: RunFolder) -> dict[str, str]:
+    """By name, the files that tell whose run a folder holds; read while its disk answers, on the first process."""
+    return {name: (folder.path / name).read_text() for name in ("recipe.yaml", STATE)} if is_main_process() else {}
+
+
+def complete(rescued: Path, papers: Mapping[str, str], best: Path) -> None:
+    """Make a run's folder of one that has a checkpoint in it, should the other disk not come back.
+
+    Args:
+        rescued: the folder.
+        papers: of the run.
+        best: its best checkpoint, which is copied where it can still be read.
+    """
+    copy = rescued / "checkpoints" / best.name
+    with suppress(OSError):
+        for name, text in papers.items():
+            write_whole(rescued / name, text)
+        if not copy.exists():
+            shutil.copytree(best, copy)
+    if checkpoints.damage(copy) is not None:
+        shutil.rmtree(copy, ignore_errors=True)
 
 
 def warn_of_little_room(folder: Path, model: nn.Module, keep: int | None) -> None:
@@ -81,11 +105,14 @@ def checkpoint_bytes(model: nn.Module) -> int:
     return 3 * learned + sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
 
 
-def where_it_is(rescued: Path, folder: Path) -> str:
+def where_it_is(rescued: Path, step: int, folder: Path) -> str:
     """How a run goes on from a checkpoint that lies elsewhere, in words."""
+    move = shlex.join(["mv", str(rescued / "checkpoints" / f"checkpoint-{step}"), f"{folder.resolve()}/"])
+    whole = (rescued / STATE).is_file()
     return (
         f"The state of training is safe in {rescued}: once the disk is well again, move it back with\n"
-        f"  mv {rescued} {folder.resolve()}/\nand give the same command, which goes on from there."
+        f"  {move}\nand give the same command, which goes on from there (the rest of that folder may go then)."
+        f"{f' Should the disk not come back, go on there: output_dir={rescued}' if whole else ''}"
     )
 
 

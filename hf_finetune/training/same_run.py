@@ -45,24 +45,39 @@ _REASONS = {
 }
 
 
-def differences(written: Recipe, asked: Recipe, free: Collection[str] = ()) -> list[str]:
+def differences(
+    written: Recipe, asked: Recipe, free: Collection[str] = (), began: Mapping[str, str] | None = None
+) -> list[str]:
     """Settings that differ, as `path: there | here`; a revision that the run has pinned is no difference.
 
     Args:
         written: of the run in the folder.
         asked: of this start.
         free: paths that may differ.
+        began: the revisions that the run was started with (`asked_revisions`).
     """
-    there, here = (
-        _flat(recipe.model_dump(mode="json", exclude={"expected", "output_dir", "hub"})) for recipe in (written, asked)
-    )
+    there, here = (_settings(recipe) for recipe in (written, asked))
+    began = began or {}
     return [
         f"{path}: there {there.get(path)!r}, here {here.get(path)!r}"
         for path in sorted(there.keys() | here.keys())
         if path not in free
         and there.get(path) != here.get(path)
-        and not (path.endswith(".revision") and here.get(path) is None)
+        and not (_is_revision(path) and here.get(path) == began.get(path))
     ]
+
+
+def asked_revisions(recipe: Recipe) -> dict[str, str]:
+    """The branches, tags and commits that a recipe names, by path: a finished run's own names only commits."""
+    return {path: value for path, value in _settings(recipe).items() if _is_revision(path)}
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    return _flat(recipe.model_dump(mode="json", exclude={"expected", "output_dir", "hub"}))
+
+
+def _is_revision(path: str) -> bool:
+    return path.endswith(".revision")
 
 
 def for_speed(recipe: Recipe) -> tuple[str, ...]:
@@ -92,6 +107,8 @@ def compare(then: Mapping[str, Any], now: Mapping[str, Any], accept: bool = Fals
     Raises:
         UserError: the run cannot go on exactly.
     """
+    if not then:
+        return _compare_nothing(accept)
     old = {name for name in _ALWAYS if name not in then}
     stops = {name: _shown(then, now, name) for name in _REASONS if name not in old and _differs(then, now, name)}
     accepted = [f"{name}: {shown}" for name, shown in stops.items()]
@@ -110,6 +127,14 @@ def compare(then: Mapping[str, Any], now: Mapping[str, Any], accept: bool = Fals
         goes_on = f"with {now[name]}" if name in now else "without"
         say(f"note: this run was started {began} and goes on {goes_on}.")
     return accepted
+
+
+def _compare_nothing(accept: bool) -> list[str]:
+    what = "state.json, which says on which data, weights and versions this run was started, is missing or unreadable"
+    if not accept:
+        raise UserError(f"{what}. Restore it, give another output_dir, or go on all the same with {FLAG}.")
+    warn(f"accepted, and perhaps no longer the run that was started: {what}")
+    return [what]
 
 
 def _differs(then: Mapping[str, Any], now: Mapping[str, Any], name: str) -> bool:

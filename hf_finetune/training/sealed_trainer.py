@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import Trainer
 
+from hf_finetune.console import warn
 from hf_finetune.disk import DiskError, Place, writing
 from hf_finetune.training import checkpoints, rescue
-from hf_finetune.training.agreement import as_the_first, together
+from hf_finetune.training.agreement import as_the_first, by_the_first, together
 from hf_finetune.training.ema import Ema
 from hf_finetune.training.precision import launcher_shards_the_model
 
@@ -29,6 +30,7 @@ class SealedTrainer(Trainer):
     distillation: Distillation | None = None
     balance: Balance | None = None
     keep_best: int = 1
+    papers: Mapping[str, str] = {}  # of the run's folder, by name: they go where a checkpoint goes that has no room
     _staging: Path | None = None
     _fault: Exception | None = None
 
@@ -112,22 +114,55 @@ class SealedTrainer(Trainer):
         kept = ""
         if folder is not None:
             try:
-                self._write_whole(folder, Place(folder), model, trial)
-                kept = rescue.where_it_is(folder / f"checkpoint-{self.state.global_step}", self._place.path)
+                self._write_whole(folder / "checkpoints", Place(folder / "checkpoints"), model, trial)
+                if self.args.should_save:
+                    best = self.state.best_global_step or self.state.global_step
+                    rescue.complete(folder, self.papers, self._place.path / f"checkpoint-{best}")
+                kept = rescue.where_it_is(folder, self.state.global_step, self._place.path)
             except DiskError:
                 shutil.rmtree(folder, ignore_errors=True)
         return DiskError(f"{fault} {kept or rescue.what_is_kept(self._place.path)}")
 
-    def best_steps(self, count: int) -> list[int]:
+    def _finalize_training(self, *args: Any) -> Any:
+        """As the Trainer's, which with a limit of 1 deletes all but the best here: the run is not saved yet."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            return super()._finalize_training(*args)
+        finally:
+            self.args.save_total_limit = limit
+
+    def best_steps(self, count: int | None = None) -> list[int]:
         """The steps with the best validation scores so far, the best first; of equals the earlier."""
+        scores, sign = self._scores(), -1.0 if self.args.greater_is_better else 1.0
+        return sorted(scores, key=lambda step: (sign * scores[step], step))[:count]
+
+    def _scores(self) -> dict[int, float]:
+        """The validation scores so far, by step."""
         name = f"eval_{self.args.metric_for_best_model}"
-        scores = {
+        return {
             int(entry["step"]): float(entry[name])
             for entry in self.state.log_history
             if name in entry and entry[name] == entry[name]
         }
-        sign = -1.0 if self.args.greater_is_better else 1.0
-        return sorted(scores, key=lambda step: (sign * scores[step], step))[:count]
+
+    def _choose_best_anew(self) -> None:
+        """When a run goes on: where its best checkpoint has gone, the best one of those that are there is the best.
+
+        A better one that came later has displaced it, and is damaged; or it lies on a disk that does not come back.
+        """
+        best = self.state.best_global_step
+        found = by_the_first(self._best_that_is_whole)
+        if found == best:
+            return
+        self.state.best_global_step = found
+        self.state.best_metric = None if found is None else self._scores().get(found)
+        now = "the next one that is validated will be it" if found is None else f"checkpoint-{found} is it now"
+        warn(f"checkpoint-{best}, the best one so far, is gone or damaged: {now}.")
+
+    def _best_that_is_whole(self) -> int | None:
+        best, folder = self.state.best_global_step, Path(self.args.output_dir)
+        candidates = [] if best is None else [best, *self.best_steps()]
+        return next((step for step in candidates if checkpoints.damage(folder / f"checkpoint-{step}") is None), None)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging) if self._staging is not None else super()._get_output_dir(trial)
@@ -167,6 +202,8 @@ class SealedTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         together(self._place.check)
+        if self.state.best_global_step is None:  # nothing was validated: what was trained stays
+            return
         best = Path(self._point_to_best())
         with writing(f"The best checkpoint, {best},", best.parent, "read"):
             if launcher_shards_the_model():

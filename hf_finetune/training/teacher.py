@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from hf_finetune.console import is_main_process, warn
 from hf_finetune.data import TEXT_OF_WINDOW, TextCollator, collate_images, image_samples, normalized
-from hf_finetune.errors import UserError
+from hf_finetune.errors import TransientError, UserError
 from hf_finetune.evaluation.label_names import is_unnamed
 from hf_finetune.evaluation.predict import longest_first
 from hf_finetune.evaluation.predictor import Predictor
@@ -135,7 +135,8 @@ def load_teacher(recipe: Recipe, labels: LabelSpace, trust_remote_code: bool) ->
         with seeded(recipe.seed):
             loaded = load_finished(name, revision=settings.revision, trust_remote_code=trust_remote_code)
     except UserError as fault:
-        raise UserError(f"distill.teacher: {fault}") from fault
+        kind = TransientError if isinstance(fault, TransientError) else UserError
+        raise kind(f"distill.teacher: {fault}") from fault
     predictor = Predictor.of(loaded, own)
     if predictor.task != recipe.task:
         raise UserError(f"{where} is for {predictor.task}, and the task is {recipe.task}: give another teacher.")

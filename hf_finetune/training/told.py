@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hf_finetune.cache_home import cache_home
 from hf_finetune.disk import DiskError, of_a_disk
-from hf_finetune.errors import UserError
+from hf_finetune.errors import TransientError, UserError
 from hf_finetune.training.checkpoints import newest_whole
 from hf_finetune.training.out_of_memory import is_out_of_memory, out_of_memory
 
@@ -27,7 +27,7 @@ _LOST = re.compile(
 )
 
 
-class LostProcess(UserError):
+class LostProcess(TransientError):
     """Another process of the run has ended, or does not answer."""
 
 

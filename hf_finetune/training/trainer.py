@@ -111,8 +111,6 @@ class FinetuneTrainer(FiniteSteps, LeanTrainer, PacedTrainer, FormattedSteps, Wh
         own: list[TrainerCallback] = [Account(), Progress(shown), EpochNumber(sampler)]
         if patience is not None:
             own.append(Patience(patience, after=self.stages.share_before_last if self.stages else 0.0))
-        if keep_best > 1 and args.save_total_limit == 1:
-            args.save_total_limit = 2  # at 1 the Trainer deletes all but the best when training ends
         # The Trainer would smooth the labels itself, after asking the model for a loss that ours does not compute.
         args.label_smoothing_factor = 0.0
         super().__init__(

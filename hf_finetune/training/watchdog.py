@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -39,7 +39,7 @@ class Watchdog:
         self.limit, self.grace = _SHARE * timeout, min(30.0, _OTHERS * timeout)
         self.name = f"process {process} of {processes}"
         self._last, self._where = time.monotonic(), "the beginning"
-        self._armed = 0.0
+        self._armed = -float("inf")
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -62,9 +62,10 @@ class Watchdog:
         """
         self._last, self._where = time.monotonic(), where or self._where
         if self._last - self._armed > self.limit / 20:
-            # Should the thread below not come to run, because a library holds Python's lock: this one needs none.
+            # Should the thread below not come to run, because a library holds Python's lock: this one needs none. It
+            # ends with 1, and must not come first where the last beat was a twentieth after this one.
             self._armed = self._last
-            faulthandler.dump_traceback_later(self.limit + 2 * self.grace + 1, exit=True, file=_stream())
+            faulthandler.dump_traceback_later(1.05 * self.limit + 2 * self.grace + 1, exit=True, file=_stream())
 
     def _watch(self) -> None:
         while not self._done.wait(min(1.0, self.limit / 20)):
@@ -72,7 +73,8 @@ class Watchdog:
             if idle < self.limit:
                 continue
             told_at = self._last
-            self._tell(idle)
+            with suppress(OSError, ValueError, AttributeError):  # a log that takes nothing: it must end all the same
+                self._tell(idle)
             self._done.wait(self.grace)
             if self._last == told_at and not self._done.is_set():
                 os._exit(EXIT_HANGING)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import resource
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -89,6 +90,10 @@ def test_a_checkpoint_that_finds_no_room_is_written_elsewhere_and_the_run_goes_o
     assert f"mounted at {disk} (tmpfs" in told and "is full" in told and "Free some room" in told
     folder = disk / "run" / "checkpoints"
     assert [path.name for path in folder.iterdir()] == ["checkpoint-3"]  # no torn one, nothing that takes room
+    # Should the disk not come back: what was rescued is a run's folder. (A copy, so that it can also be moved back.)
+    shutil.copytree(told.rpartition("output_dir=")[2], tmp_path / "rescued")
+    go(recipe_on(tmp_path, tmp_path, "rescued"))
+    assert outcome(tmp_path / "rescued") == expected
     (disk / "filler").unlink()
     move_back(told)
     assert newest_whole(folder) == folder / "checkpoint-6"

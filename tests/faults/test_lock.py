@@ -59,7 +59,7 @@ def test_a_second_run_is_refused_and_the_first_is_not_disturbed(run_in, going_on
     first = going_on()
     before = {path.name for path in (run_in.folder / "run").iterdir()}
     result = run_in("python", "-m", "hf_finetune.run", *JOB)
-    assert result.returncode == 2 and "Another process is running in run" in result.stderr
+    assert result.returncode == 75 and "Another process is running in run" in result.stderr
     assert "Traceback" not in result.stderr
     assert first.poll() is None
     assert {path.name for path in (run_in.folder / "run").iterdir()} >= before - {"checkpoints"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -49,6 +50,19 @@ def test_processes_of_a_restart_find_each_other_and_not_the_addresses_of_those_b
     result = run_in(*LAUNCH, "--max-restarts", "1", meeting, timeout=120, **ONE_THREAD)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("has met the other in start 1") == 2
+
+
+def test_processes_that_see_different_folders_go_on_from_the_same_checkpoint_or_not_at_all(run_in):
+    """Each looked for itself: one went on at step 20, the other at step 30, silently and with other facts."""
+    result = run_in(*LAUNCH, str(REPOSITORY / "tests" / "faults" / "looking.py"), timeout=120, **ONE_THREAD)
+    assert result.returncode == 0, result.stderr
+    said = [json.loads(line) for line in result.stdout.splitlines() if line.startswith('{"rank"')]
+    went_on = [line for line in said if "recorded" in line]
+    assert len(went_on) == 2
+    assert all((line["at"], line["recorded"]) == ("run/checkpoints/checkpoint-20", 8) for line in went_on)
+    refused = {line["rank"]: line["refused"] for line in said if "refused" in line}
+    assert refused[1].startswith("run/checkpoints/checkpoint-20, from which the first process goes on, is not the same")
+    assert refused[0] == f"Process 1 of 2: {refused[1]}"
 
 
 @pytest.mark.long
