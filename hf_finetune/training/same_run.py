@@ -31,6 +31,8 @@ _OF_THE_MACHINE = tuple(
     f"training.{name}"
     for name in ("auto_find_batch_size", "gradient_checkpointing", "ddp_timeout", "skip_nonfinite_steps")
 )
+# Of the run, or of further ones beside it.
+_BESIDE: Any = {"expected": True, "output_dir": True, "hub": True, "seeds": True}
 _REASONS = {
     "data": "The data is not what this run was started on (another fingerprint), so it cannot go on exactly. "
     "Restore the data, give another output_dir",
@@ -73,7 +75,7 @@ def asked_revisions(recipe: Recipe) -> dict[str, str]:
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    return _flat(recipe.model_dump(mode="json", exclude={"expected", "output_dir", "hub"}))
+    return _flat(recipe.model_dump(mode="json", exclude=_BESIDE))
 
 
 def _is_revision(path: str) -> bool:
