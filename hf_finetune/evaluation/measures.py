@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_finetune.evaluation.statistic import Statistic, divide, mean_of, mean_over_classes
-from hf_finetune.outputs import confidence, log_normalizer, parts_of
+from hf_finetune.outputs import log_normalizer, parts_of
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
-
-ECE_BINS = 15
 
 
 # --- single label: logits (N, C), labels (N,) ------------------------------------------------------------------------
@@ -46,17 +44,6 @@ def log_loss(logits: np.ndarray, labels: np.ndarray) -> Statistic:
     """Mean negative log probability of the label, in nats; from the logits, so never clipped."""
     own = np.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
     return mean_of(log_normalizer(logits) - own.astype(float))
-
-
-def ece(logits: np.ndarray, labels: np.ndarray) -> Statistic:
-    """Expected calibration error, 15 bins of equal width (lower, upper] (Guo et al. 2017, arXiv:1706.04599)."""
-    from scipy.sparse import csr_array
-
-    sure = confidence(logits)
-    gap = (logits.argmax(axis=1) == labels) - sure
-    bins = np.clip(np.ceil(sure * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
-    gaps = csr_array((gap, (bins, np.arange(len(bins)))), shape=(ECE_BINS, len(bins)))
-    return lambda counts: np.abs(gaps @ counts).sum(axis=0) / counts.sum(axis=0)
 
 
 def _memberships(logits: np.ndarray, labels: np.ndarray) -> tuple[csr_array, csr_array]:

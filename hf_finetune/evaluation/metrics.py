@@ -10,6 +10,7 @@ import numpy as np
 
 from hf_finetune.errors import UserError
 from hf_finetune.evaluation import measures, measures_of_numbers
+from hf_finetune.evaluation.calibration_error import CalibrationError
 from hf_finetune.evaluation.external import PREFIX, external_measure, external_problem
 from hf_finetune.evaluation.statistic import Measure, Statistic
 from hf_finetune.outputs import all_finite
@@ -26,7 +27,7 @@ METRICS: dict[str, dict[str, Measure]] = {
         "micro_f1": measures.micro_f1,
         "top5_accuracy": measures.top5_accuracy,
         "log_loss": measures.log_loss,
-        "ece": measures.ece,
+        "ece": CalibrationError,
     },
     "multi_label_classification": {
         "micro_f1": measures.multi_micro_f1,
@@ -43,6 +44,12 @@ METRICS: dict[str, dict[str, Measure]] = {
     },
 }
 
+# Shares of the samples: each is right or it is not.
+SHARES: dict[str, frozenset[str]] = {
+    "single_label_classification": frozenset({"accuracy", "micro_f1", "top5_accuracy"}),
+    "multi_label_classification": frozenset({"accuracy"}),
+    "regression": frozenset(),
+}
 _LOWER_IS_BETTER = frozenset({"log_loss", "ece", "mse", "mae", "loss"})
 _TOP5_NEEDS = 6  # classes: among five or fewer, every answer is in the top five
 
