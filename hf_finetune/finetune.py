@@ -64,6 +64,10 @@ def finetune(
         from hf_finetune.advice.seeds import with_more_seeds
 
         run = with_more_seeds(recipe, run, one)
+    if recipe.evaluation.cross_validation is not None:
+        from hf_finetune.advice.folds import with_folds
+
+        run = with_folds(recipe, run, one, trust_remote_code)
     return pushed(recipe, run)
 
 

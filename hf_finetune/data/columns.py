@@ -51,19 +51,20 @@ def find_columns(train: Dataset, task: str, data: Data) -> Columns:
     if data.image is None and data.text is None and data.label is None:
         refuse_missing_names(train)
     if task == "image-classification":
-        image = data.image or _only(train, "image", _image_columns(train), exclude=(data.label,))
+        image = data.image or _only(train, "image", _image_columns(train), exclude=(data.label, data.group))
         if not _can_hold_image(train, image):
             raise DataError(
                 f"data.image={image}: the column does not hold images, paths of images or arrays.\n{_table(train)}"
             )
-        return Columns(image=image, label=data.label or _find_label(train, exclude=(image,)))
-    label = data.label or _find_label(train, exclude=(data.text, data.text_pair), quiet=data.text is None)
-    taken = (label, data.text_pair)
+        return Columns(image=image, label=data.label or _find_label(train, exclude=(image, data.group)))
+    others = (data.text_pair, data.group)
+    label = data.label or _find_label(train, exclude=(data.text, *others), quiet=data.text is None)
+    taken = (label, *others)
     text = data.text or _only(train, "text", [name for name in _text_columns(train) if not is_id(name)], exclude=taken)
     for key, name in (("text", text), ("text_pair", data.text_pair)):
         if name is not None and not is_text(train.features[name]):
             raise DataError(f"data.{key}={name}: the column does not hold text.\n{_table(train)}")
-    label = label or _find_label(train, exclude=(text, data.text_pair))
+    label = label or _find_label(train, exclude=(text, *others))
     return Columns(text=text, text_pair=data.text_pair, label=label)
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from datasets import Dataset, DatasetDict
 
-from hf_finetune.data.checks import Inspection, broken_rows, count_copies, inspect, refuse
+from hf_finetune.data.checks import Inspection, broken_rows, count_copies, refuse
 from hf_finetune.data.cleaning import Cleaning
 from hf_finetune.data.columns import Columns, find_columns
+from hf_finetune.data.folds import POOL, look_once, usable
 from hf_finetune.data.label_warnings import label_warnings
 from hf_finetune.data.labels import LabelSpace
 from hf_finetune.data.legible import bad_bytes_named
@@ -50,6 +51,8 @@ class TaskData:
         mixed: of each data set, where tasks bring several, its number of training rows and its weight.
         contents: by role, a checksum of what its images or texts show, in order; none where tasks bring data sets.
         whence: by role, the split of the source or the share of train, with no `auto`; none where there are tasks.
+        held_out: the fold that `data.fold` keeps from training, to be predicted in the end; None without folds.
+        pool: the rows of train that all folds have in common, before any is held out; None without folds.
     """
 
     train: Dataset
@@ -65,6 +68,8 @@ class TaskData:
     mixed: tuple[tuple[int, float | None], ...] = ()
     contents: Mapping[str, str] = field(default_factory=dict)
     whence: Mapping[str, str | float | None] = field(default_factory=dict)
+    held_out: Dataset | None = None
+    pool: Dataset | None = None
 
 
 def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> TaskData:
@@ -88,8 +93,11 @@ def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Ta
             columns = find_columns(take_split(splits, data.train_split, "data.train_split"), recipe.task, data)
             labels, sources = encode_splits(splits, data, columns)
             cleaning = None if data.clean is None else Cleaning(data.clean, labels, recipe.data_seed)
-            chosen = choose_rows(sources, labels, data, recipe.data_seed, cleaning)
-            looked = {role: inspect(source.rows) for role, source in chosen.items()}
+            pooled = data.fold is not None or recipe.evaluation.cross_validation is not None
+            chosen = choose_rows(sources, labels, data, recipe.data_seed, cleaning, pooled)
+            held = ("train", "held_out", *(("validation",) if isinstance(data.validation, float) else ()))
+            looked = look_once(chosen, held)
+        pool, seen = usable(chosen[POOL], looked[POOL]) if pooled else (None, None)
         kept, looked, skipped = leave_out_broken(chosen, looked, data.on_error)
     return TaskData(
         train=kept["train"],
@@ -105,8 +113,10 @@ def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Ta
         ],
         fingerprint=fingerprint_of(kept, looked, labels),
         cleaning=cleaning,
-        contents={role: _content_of(looked[role]) for role in kept},
+        contents={role: _content_of(found) for role, found in {**looked, **({POOL: seen} if seen else {})}.items()},
         whence={"train": data.train_split, "validation": data.validation, "test": data.test_split},
+        held_out=kept.get("held_out"),
+        pool=pool,
     )
 
 
@@ -124,7 +134,7 @@ def leave_out_broken(
     splits = list(dict.fromkeys(source.name for source in chosen.values()))
     everything.sort(key=lambda row: splits.index(row["split"]))
     if on_error == "raise":
-        refuse(everything, used=sum(len(source.rows) for source in chosen.values()))
+        refuse(everything, used=sum(len(chosen[role].rows) for role in ROLES if role in chosen))
     kept: dict[str, Dataset] = {}
     inspections: dict[str, Inspection] = {}
     for role, rows in broken.items():
@@ -139,12 +149,12 @@ def leave_out_broken(
 
 def _warnings(kept: Mapping[str, Dataset], looked: Mapping[str, Inspection], labels: LabelSpace) -> list[str]:
     lines: list[str] = []
-    if "test" in kept:
-        learnt = [*looked["train"].digests, *looked["validation"].digests]
-        if copies := count_copies(learnt, looked["test"].digests):
+    learnt = [*looked["train"].digests, *looked["validation"].digests]
+    for role, words in (("test", "test"), ("held_out", "held-out")):
+        if role in kept and (copies := count_copies(learnt, looked[role].digests)):
             lines.append(
-                f"{copies:,} of {len(kept['test']):,} test rows are exact copies of training or validation rows: the "
-                "test score may flatter the model."
+                f"{copies:,} of {len(kept[role]):,} {words} rows are exact copies of training or validation rows: the "
+                f"{words} score may flatter the model."
             )
     if labels.problem_type == "single_label_classification":
         present = set(kept["train"]["label"][:])

@@ -11,6 +11,8 @@ from datasets import Dataset, Image, List, Value
 
 from hf_finetune.data.bands import encode_arrays, holds_arrays
 from hf_finetune.data.columns import Columns
+from hf_finetune.data.folds import POOL, fold_numbers
+from hf_finetune.data.groups import groups_of
 from hf_finetune.data.hub_paths import refuse_text_of_hub
 from hf_finetune.data.label_columns import RawLabels, encode_labels, find_label_space, read_labels
 from hf_finetune.data.labels import LabelSpace
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 # Names that a source does not use, until its own columns are left out.
 _ID, _LABEL = "__hf_finetune_id__", "__hf_finetune_label__"
-ROLES = ("train", "validation", "test")
+ROLES = ("train", "validation", "test", "held_out")
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,14 @@ class LabeledSplit:
         rows: columns id, image or text (and text_pair), label.
         targets: the label of every row of the source; None where there is none.
         reasons: why rows of the source have no target.
+        groups: a number for every row of the source, equal for rows that belong together; None where none do.
     """
 
     name: str
     rows: Dataset
     targets: list[Any]
     reasons: dict[int, str]
+    groups: np.ndarray | None = None
 
     def strata(self, labels: LabelSpace) -> list[int] | None:
         """A class for every row, -1 where the label is missing; None where there are no classes to stratify by."""
@@ -58,10 +62,13 @@ def encode_splits(
     found = {role: take_split(splits, name, keys[role]) for role, name in named.items() if isinstance(name, str)}
     raw = {role: labels_of(split, str(named[role]), columns) for role, split in found.items()}
     labels = find_label_space(raw["train"], columns.label, data.problem_type)
-    return labels, {
+    encoded = {
         role: _encode(split, str(named[role]), raw[role], columns, labels, "the train split has not")
         for role, split in found.items()
     }
+    if data.group is not None:
+        encoded["train"] = replace(encoded["train"], groups=groups_of(found["train"], data.group))
+    return labels, encoded
 
 
 def encode_for(labels: LabelSpace, split: Dataset, name: str, columns: Columns) -> LabeledSplit:
@@ -157,18 +164,24 @@ def canonical_rows(split: Dataset, columns: Columns, targets: Sequence[Any], lab
 
 
 def choose_rows(
-    sources: Mapping[str, LabeledSplit], labels: LabelSpace, data: Data, seed: int, cleaning: Cleaning | None = None
+    sources: Mapping[str, LabeledSplit],
+    labels: LabelSpace,
+    data: Data,
+    seed: int,
+    cleaning: Cleaning | None = None,
+    pooled: bool = False,
 ) -> dict[str, LabeledSplit]:
     """The rows of each role: test is held out first, then train is limited and cleaned, then validation is held out.
 
-    `cleaning` drops rows of train alone, and keeps the account of it.
+    `cleaning` drops rows of train alone, and keeps the account of it. `data.fold` is held out before validation is;
+    where `pooled`, the rows that all folds have in common are a role beside the others.
     """
     train = sources["train"]
-    strata = train.strata(labels)
+    strata, groups = train.strata(labels), train.groups
     rows = np.arange(len(train.rows))
     chosen: dict[str, tuple[LabeledSplit, np.ndarray]] = {}
     if isinstance(data.test_split, float):
-        rows, held = hold_out(rows, strata, data.test_split, seed, "test share")
+        rows, held = hold_out(rows, strata, data.test_split, seed, "test share", groups)
         chosen["test"] = (train, subset(held, strata, data.max_eval_samples, seed, "test subset"))
     rows = subset(rows, strata, data.max_train_samples, seed, "train subset")
     named = {
@@ -178,8 +191,15 @@ def choose_rows(
     }
     if cleaning is not None:
         rows = cleaning.before_validation(_select(train, rows), named.get("validation"))
+    if pooled:
+        chosen[POOL] = (train, rows)
+    if data.fold is not None:
+        place, count = data.fold
+        held_out = fold_numbers(rows, strata, count, seed, groups) == place
+        chosen["held_out"] = (train, rows[held_out])
+        rows = rows[~held_out]
     if isinstance(data.validation, float):
-        rows, held = hold_out(rows, strata, data.validation, seed, "validation share")
+        rows, held = hold_out(rows, strata, data.validation, seed, "validation share", groups)
         chosen["validation"] = (train, held)
     if cleaning is not None:
         rows = cleaning.after_validation(_select(train, rows))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hf_finetune.data.groups import hold_out_groups
 from hf_finetune.errors import DataError
 
 # One stream of random numbers for each use of the seed, so that changing one of them leaves the others as they are.
@@ -17,6 +18,7 @@ _STREAMS = {
     "validation subset": 5,
     "max_per_class": 6,
     "doctor": 7,
+    "folds": 8,
 }
 
 
@@ -37,7 +39,7 @@ def subset(rows: np.ndarray, strata: Sequence[int] | None, limit: int | None, se
     """
     if limit is None or limit >= len(rows):
         return rows
-    rng = _rng(seed, stream)
+    rng = rng_of(seed, stream)
     if strata is None:
         return np.sort(rng.permutation(rows)[:limit])
     groups = _groups(rows, strata)
@@ -46,9 +48,17 @@ def subset(rows: np.ndarray, strata: Sequence[int] | None, limit: int | None, se
 
 
 def hold_out(
-    rows: np.ndarray, strata: Sequence[int] | None, share: float, seed: int, stream: str
+    rows: np.ndarray,
+    strata: Sequence[int] | None,
+    share: float,
+    seed: int,
+    stream: str,
+    groups: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Hold out a share of the rows, every class in proportion; the last row of a class is never held out.
+
+    With `groups`, a number for every row of the source, whole groups are held out: the share, the proportions and a
+    class's last row are then met as nearly as they allow.
 
     Returns:
         sorted row numbers that stay and that are held out; together they are `rows`, and neither is empty.
@@ -58,17 +68,19 @@ def hold_out(
     """
     if len(rows) < 2:
         raise DataError(f"{len(rows)} row(s) cannot be shared between training and the {stream.split()[0]} split.")
-    rng = _rng(seed, stream)
+    rng = rng_of(seed, stream)
+    if groups is not None:
+        return hold_out_groups(rows, strata, share, rng, groups, stream)
     count = min(max(1, round(share * len(rows))), len(rows) - 1)
     if strata is None:
         held = np.sort(rng.permutation(rows)[:count])
     else:
-        groups = _groups(rows, strata)
-        sizes = np.array([len(group) for group in groups])
+        classes = _groups(rows, strata)
+        sizes = np.array([len(each) for each in classes])
         count = min(count, int((sizes - 1).sum()))
         if count == 0:
             raise DataError(f"Every class has a single row: no row can be held out for the {stream.split()[0]} split.")
-        held = _draw(groups, _allocate(sizes, count, floor=0, ceiling=sizes - 1, rng=rng), rng)
+        held = _draw(classes, _allocate(sizes, count, floor=0, ceiling=sizes - 1, rng=rng), rng)
     return np.setdiff1d(rows, held, assume_unique=True), held
 
 
@@ -81,13 +93,14 @@ def at_most_per_class(rows: np.ndarray, strata: Sequence[int], limit: int, seed:
         limit: rows a class.
         seed: the recipe's seed.
     """
-    rng = _rng(seed, "max_per_class")
+    rng = rng_of(seed, "max_per_class")
     groups = _groups(rows, strata)
     limits = [limit if strata[group[0]] >= 0 else len(group) for group in groups]
     return _draw(groups, np.array([min(limit, len(group)) for limit, group in zip(limits, groups, strict=True)]), rng)
 
 
-def _rng(seed: int, stream: str) -> np.random.Generator:
+def rng_of(seed: int, stream: str) -> np.random.Generator:
+    """Random numbers of one use of the seed."""
     return np.random.default_rng([seed, _STREAMS[stream]])
 
 

@@ -13,6 +13,7 @@ from hf_finetune.errors import UserError
 from hf_finetune.evaluation.intervals import with_intervals
 from hf_finetune.evaluation.label_names import is_unnamed, place_labels
 from hf_finetune.evaluation.metrics import check_metrics, default_metrics
+from hf_finetune.evaluation.rules import scores_of_sets
 
 if TYPE_CHECKING:
     from hf_finetune.evaluation.predictor import Predictor
@@ -34,7 +35,8 @@ def evaluate_command(
             needs at least data.dataset. A data set of one split is taken whole.
 
     Returns:
-        the metrics, as `test` in metrics.json holds them.
+        the metrics, as `test` in metrics.json holds them; also `set_coverage`, `set_size` and `empty_sets` where the
+        model makes prediction sets.
 
     Raises:
         UserError: the model or the data cannot be used, or the labels are not the model's.
@@ -84,7 +86,7 @@ def score_finished(
     test, labels = _test_split(recipe, predictor, trained_by.data if trained_by else None, own)
     logits = logits_of(predictor, test, recipe, progress)
     scores = with_intervals(
-        logits,
+        predictor.rule.decisive(logits),
         labels,
         predictor.problem_type,
         names,
@@ -92,7 +94,8 @@ def score_finished(
         seed=recipe.seed,
         trust_remote_code=trust_remote_code,
     )
-    return {**scores, "samples": len(logits)}
+    of_sets = scores_of_sets(predictor.rule, logits, labels, predictor.problem_type, recipe)
+    return {**scores, **of_sets, "samples": len(logits)}
 
 
 def logits_of(predictor: Predictor, test: Any, recipe: Recipe, progress: str | None) -> np.ndarray:

@@ -20,7 +20,7 @@ from hf_finetune.data.task_labels import labels_of_model
 from hf_finetune.errors import UserError
 from hf_finetune.evaluation.predict import predict_logits
 from hf_finetune.evaluation.views import Views
-from hf_finetune.outputs import predictions, probabilities
+from hf_finetune.outputs import Rule, probabilities
 
 if TYPE_CHECKING:
     from hf_finetune.model import LoadedModel
@@ -34,7 +34,7 @@ class Answers:
     """What a model says about inputs.
 
     Args:
-        logits: float32 (N, C); NaN in rows that could not be read.
+        logits: float32 (N, C), divided by the model's temperature; NaN in rows that could not be read.
         probabilities: float32 (N, C), or the values for regression.
         errors: row -> why it could not be read.
     """
@@ -94,6 +94,11 @@ class Predictor:
         config = self.loaded.model.config
         return config.problem_type or ("regression" if len(self.names) == 1 else "single_label_classification")
 
+    @cached_property
+    def rule(self) -> Rule:
+        """How its logits become answers, as its config says."""
+        return Rule.of(self.loaded.model.config)
+
     def answer(self, values: Sequence[Any], batch_size: int = 32, progress: str | None = None) -> Answers:
         """Answers for images (PIL, arrays, paths, encoded bytes) or texts (also pairs, or {"text", "text_pair"})."""
         samples: Any
@@ -121,39 +126,44 @@ class Predictor:
         )
 
     def logits(self, samples: Any, collate: Any, batch_size: int = 32, progress: str | None = None) -> np.ndarray:
-        """Logits (N, C) of samples in their order; see `predict_logits`."""
-        return predict_logits(self.loaded.model, samples, collate, batch_size, self.device, progress, self.tta)
+        """Logits (N, C) of samples in their order, divided by the model's temperature; see `predict_logits`."""
+        found = predict_logits(self.loaded.model, samples, collate, batch_size, self.device, progress, self.tta)
+        return self.rule.tempered(found)
 
     def in_words(self, answers: Answers, top: int | None = None) -> list[Any]:
         """An answer for each row, None for one that could not be read.
 
         Classes: {"label", "score"} as transformers' pipelines give them, or the list of the `top` best. Multi-label:
-        the list of those above 0.5, best first, or of the `top` best. Regression: a number, or a list of several.
-        Several tasks: a dictionary of such answers by the names of the tasks.
+        the list of those above their threshold (0.5), best first, or of the `top` best. Regression: a number, or a list
+        of several. Several tasks: a dictionary of such answers by the names of the tasks. A model that makes prediction
+        sets adds "set", the names in it, the likeliest first, to the answer of a class.
         """
         return [None if row in answers.errors else self._row(answers, row, top) for row in range(len(answers.logits))]
 
     def _row(self, answers: Answers, row: int, top: int | None) -> Any:
         logits, scores = answers.logits[row], answers.probabilities[row]
         if not self.labels.tasks:
-            return _answer(self.labels, logits, scores, top)
+            return _answer(self.labels, logits, scores, top, self.rule)
         return {
-            part.name: _answer(part.space, logits[part.outputs], scores[part.outputs], top)
+            part.name: _answer(part.space, logits[part.outputs], scores[part.outputs], top, self.rule)
             for part in self.labels.tasks
         }
 
 
-def _answer(labels: LabelSpace, logits: np.ndarray, scores: np.ndarray, top: int | None) -> Any:
+def _answer(labels: LabelSpace, logits: np.ndarray, scores: np.ndarray, top: int | None, rule: Rule) -> Any:
     if labels.problem_type == "regression":
         return float(scores[0]) if len(scores) == 1 else scores.tolist()
-    ranked = [
-        {"label": labels.names[place], "score": float(scores[place])} for place in np.argsort(-logits, kind="stable")
-    ]
+    places = np.argsort(-logits, kind="stable")
+    ranked = [{"label": labels.names[place], "score": float(scores[place])} for place in places]
     if top is not None:
         return ranked[:top]
-    if labels.problem_type == "single_label_classification":
+    if labels.problem_type == "multi_label_classification":
+        given = rule.decided(logits[None], labels.problem_type)[0]
+        return [answer for place, answer in zip(places, ranked, strict=True) if given[place]]
+    if rule.quantile is None:
         return ranked[0]
-    return ranked[: int(predictions(logits[None], labels.problem_type).sum())]
+    inside = rule.sets(scores[None])[0]
+    return {**ranked[0], "set": [labels.names[place] for place in places if inside[place]]}
 
 
 class _Images(torch.utils.data.Dataset[dict[str, torch.Tensor]]):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hf_finetune.errors import UserError
-from hf_finetune.outputs import predictions
+from hf_finetune.outputs import Rule
 
 if TYPE_CHECKING:
     from hf_finetune.data import LabelSpace
@@ -34,6 +34,8 @@ def check_ending(out: str) -> None:
 def prediction_table(predictor: Predictor, inputs: Inputs, answers: Answers) -> pd.DataFrame:
     """Columns input, prediction, score (of the predicted class), score_<class> for every class, error.
 
+    Of a model that makes prediction sets also set, the names in it, the likeliest first.
+
     For multi-label, prediction is a list of names and there is no single score; for regression it is the number, or
     `prediction_<target>` for each of several. Of several tasks each has such columns, `<task>_prediction` and so on. A
     row that could not be read has nothing but input and error.
@@ -41,9 +43,10 @@ def prediction_table(predictor: Predictor, inputs: Inputs, answers: Answers) -> 
     columns: dict[str, Any] = {"input": inputs.names}
     good = [row not in answers.errors for row in range(len(inputs.names))]
     if not predictor.labels.tasks:
-        columns |= _columns(predictor.labels, answers.logits, answers.probabilities)
+        columns |= _columns(predictor.labels, answers.logits, answers.probabilities, predictor.rule)
     for part in predictor.labels.tasks:
-        own = _columns(part.space, answers.logits[:, part.outputs], answers.probabilities[:, part.outputs])
+        at = part.outputs
+        own = _columns(part.space, answers.logits[:, at], answers.probabilities[:, at], predictor.rule)
         columns |= {f"{part.name}_{name}": column for name, column in own.items()}
     columns["error"] = [answers.errors.get(row) for row in range(len(inputs.names))]
     table = pd.DataFrame(columns)
@@ -53,16 +56,19 @@ def prediction_table(predictor: Predictor, inputs: Inputs, answers: Answers) -> 
     return table
 
 
-def _columns(labels: LabelSpace, logits: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
+def _columns(labels: LabelSpace, logits: np.ndarray, scores: np.ndarray, rule: Rule) -> dict[str, Any]:
     names = labels.names
     if labels.problem_type == "regression":
         heads = ["prediction"] if len(names) == 1 else [f"prediction_{name}" for name in names]
         return {head: scores[:, place] for place, head in enumerate(heads)}
-    decided = predictions(logits, labels.problem_type)
+    decided = rule.decided(logits, labels.problem_type)
     columns: dict[str, Any] = {}
     if labels.problem_type == "single_label_classification":
         columns["prediction"] = [names[place] for place in decided]
         columns["score"] = scores.max(axis=1)
+        if rule.quantile is not None:
+            ranked = zip(np.argsort(-logits, axis=1, kind="stable"), rule.sets(scores), strict=True)
+            columns["set"] = [[names[place] for place in order if inside[place]] for order, inside in ranked]
     else:
         columns["prediction"] = [[name for name, hit in zip(names, row, strict=True) if hit] for row in decided]
     return columns | {f"score_{name}": scores[:, place] for place, name in enumerate(names)}

@@ -51,6 +51,7 @@ def model_card(
         _what(recipe, labels),
         f"## Scores\n\n{score_table(metrics[split], split)}" if split in metrics else "",
         _under("### Over seeds", seeds_table(metrics.get("seeds", {}))),
+        _under("### Cross-validation", folds_table(metrics.get("cross_validation", {}))),
         _picture(CONFUSION, "True classes by row, predicted ones by column, over the test samples", pictures),
         f"## How to use it\n\n{usage(recipe, repo or name, own_code)}",
         beyond_pipelines(recipe),
@@ -83,7 +84,7 @@ def score_table(scores: dict[str, Any], split: str) -> str:
         interval = scores.get(f"{name}_ci95")
         between = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
         lines.append(f"| {name} | {_number(value)} | {between} |")
-    bootstrap = " The intervals come from a bootstrap over the samples; they leave out the chance of training." * (
+    bootstrap = " The intervals are over the samples; they leave out the chance of training." * (
         any(name.endswith("_ci95") for name in scores)
     )
     return (
@@ -107,6 +108,27 @@ def seeds_table(section: dict[str, Any]) -> str:
         f"same rows; the model here is that of the first. These intervals hold over seeds and over the samples of the "
         f"{section['split']} split."
     )
+
+
+def folds_table(section: dict[str, Any]) -> str:
+    """Out-of-fold scores with their intervals, and those of the folds' mean on test, as Markdown; empty without."""
+    if not section:
+        return ""
+    mean, lines = section.get("ensemble", {}), []
+    for name, values in section["by_fold"].items():
+        cells = [f"{_number(told.get(name))}{_between(told.get(f'{name}_ci95'))}" for told in (section, mean) if told]
+        lines.append(f"| {' | '.join([name, *cells, ', '.join(map(_number, values))])} |")
+    heads = ["metric", "out of fold", *(["mean of the folds' models, on test"] if mean else []), "by fold"]
+    top = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    return "\n".join([*top, *lines]) + (
+        f"\n\nThe recipe trained {section['folds']} times, each time without one fold of the training rows, which it "
+        f"then predicted ({section['samples']:,} rows). The model here is another one, trained on all of them but "
+        "those of validation."
+    )
+
+
+def _between(interval: Any) -> str:
+    return f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
 
 
 def _number(value: Any) -> str:

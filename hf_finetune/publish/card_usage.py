@@ -69,6 +69,11 @@ def _to_a_file(name: str) -> str:
     return f"\n\nOr, in batches and to a file: `hf-finetune predict {shlex.quote(name)} INPUT... --out predictions.csv`"
 
 
+def reads_otherwise(recipe: Recipe) -> bool:
+    """Whether a run reads inputs in another way than a pipeline does."""
+    return recipe.data.long_text == "windows" or recipe.evaluation.tta != "none"
+
+
 def beyond_pipelines(recipe: Recipe) -> str:
     """What a run's own predictions do and a pipeline does not."""
     notes = []
@@ -84,7 +89,29 @@ def beyond_pipelines(recipe: Recipe) -> str:
             f"(`evaluation.tta={tta}`). `pipeline()` sees one view, so its answers differ a "
             "little; `hf-finetune evaluate FOLDER evaluation.tta=none` scores that."
         )
+    notes += _rule(recipe)
     return " ".join([*notes, "`hf-finetune predict` and `Run.predict` do it as the run did."]) if notes else ""
+
+
+def _rule(recipe: Recipe) -> list[str]:
+    """Notes on what stands under `hf_finetune` in config.json, which only this package reads."""
+    wanted, notes = recipe.evaluation, []
+    if wanted.calibration != "none":
+        notes.append(
+            "Logits are divided by the `temperature` that `config.json` keeps under `hf_finetune`; `pipeline()` does "
+            "not know it, and its probabilities are those before calibration."
+        )
+    if wanted.thresholds != "none":
+        notes.append(
+            "Each label is given above its own of the `thresholds` that `config.json` keeps under `hf_finetune`; "
+            "`pipeline()` does not know them."
+        )
+    if wanted.conformal is not None:
+        notes.append(
+            f"With each answer comes a set of classes that holds the right one with {wanted.conformal:.0%} chance, for "
+            "inputs like those of validation (split conformal prediction)."
+        )
+    return notes
 
 
 def no_probabilities(metrics: dict[str, dict[str, Any]], labels: LabelSpace) -> str:

@@ -121,13 +121,13 @@ def export_run(
     with tempfile.TemporaryDirectory(prefix=".exporting-", dir=folder) as scratch:
         answers = _written(work, format, Path(scratch), trust_remote_code)
         found = work.batches.logits(answers)
-        comparison = compare(expected, found, work.predictor.labels)
+        comparison = compare(expected, found, work.predictor.labels, work.predictor.rule)
         figures: dict[str, Any] = {"format": format, "good": comparison.good, **asdict(comparison)}
         say(comparison.in_words())
         if quantize is not None and comparison.good:
             figures["int8"] = _int8(work, quantize, Path(scratch), found)
         if format != "merged":
-            write_labels(work.predictor.labels, Path(scratch))
+            write_labels(work.predictor.labels, Path(scratch), work.predictor.rule)
             _write_inputs(work, Path(scratch), folder)
         write_whole(Path(scratch) / "check.json", json.dumps(figures, indent=2) + "\n")
         for file in sorted(Path(scratch).iterdir()):
@@ -190,8 +190,10 @@ def _int8(work: _Work, quantize: Quantize, folder: Path, plain: np.ndarray) -> d
     found = work.batches.logits(OnnxModel(target))
     problem, names = work.predictor.problem_type, work.predictor.names
     metric = default_metrics(problem, len(names))[0]
-    before, after = (compute_metrics(logits, work.labels, problem, [metric])[metric] for logits in (plain, found))
-    against = compare(plain, found, work.predictor.labels)
+    rule = work.predictor.rule
+    both = (rule.decisive(rule.tempered(logits)) for logits in (plain, found))
+    before, after = (compute_metrics(logits, work.labels, problem, [metric])[metric] for logits in both)
+    against = compare(plain, found, work.predictor.labels, rule)
     sizes = [_size(source), _size(target)]
     say(
         f"int8 ({way}): {metric} {before:.4f} before, {after:.4f} after, on {against.samples:,} samples; agreement "

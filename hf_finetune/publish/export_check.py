@@ -12,7 +12,7 @@ import torch
 
 from hf_finetune.data import TextCollator, collate_images, image_samples, normalized
 from hf_finetune.evaluation.predict import longest_first, take
-from hf_finetune.outputs import predictions, probabilities
+from hf_finetune.outputs import Rule, probabilities
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -99,11 +99,13 @@ class Batches:
         return normalized(self._collate(take(self._samples, rows)))
 
 
-def compare(expected: np.ndarray, found: np.ndarray, labels: LabelSpace) -> Comparison:
-    """Decisions and probabilities of two models' logits (N, C).
+def compare(expected: np.ndarray, found: np.ndarray, labels: LabelSpace, rule: Rule | None = None) -> Comparison:
+    """Decisions and probabilities of two models' logits (N, C), as the model's rule makes them of logits.
 
     Numbers agree where they differ by less than `LARGEST` of the largest one; of several tasks all have to agree.
     """
+    rule = rule or Rule()
+    expected, found = rule.tempered(expected), rule.tempered(found)
     same, difference = np.ones(len(expected), dtype=bool), 0.0
     parts = [(part.space, part.outputs) for part in labels.tasks] or [(labels, slice(None))]
     for space, at in parts:
@@ -113,7 +115,7 @@ def compare(expected: np.ndarray, found: np.ndarray, labels: LabelSpace) -> Comp
             gaps = gaps / max(1.0, float(np.abs(one).max()))
             same &= (gaps <= LARGEST).all(axis=1)
         else:
-            decided = predictions(one, space.problem_type) == predictions(other, space.problem_type)
+            decided = rule.decided(one, space.problem_type) == rule.decided(other, space.problem_type)
             same &= decided if decided.ndim == 1 else decided.all(axis=1)
         largest = float(gaps.max())
         difference = max(difference, largest if np.isfinite(largest) else float("inf"))

@@ -16,6 +16,7 @@ from PIL import Image
 from hf_finetune.data.final_pixels import FinalPixels
 from hf_finetune.errors import UserError
 from hf_finetune.files import write_whole
+from hf_finetune.outputs import KEY, Rule
 
 if TYPE_CHECKING:
     from hf_finetune.data import LabelSpace
@@ -35,12 +36,17 @@ _MOST = 2.5  # levels of 0 to 255 that Pillow's and torch's rounding may differ 
 _NO_LIMIT = 1_000_000
 
 
-def write_labels(labels: LabelSpace, folder: Path) -> None:
-    """Write labels.json: problem_type and names, in the order of the outputs; or tasks with both, one after another."""
+def write_labels(labels: LabelSpace, folder: Path, rule: Rule) -> None:
+    """Write labels.json: problem_type and names, in the order of the outputs; or tasks with both, one after another.
+
+    A temperature, thresholds or sets stand under `hf_finetune`, as in config.json: the graph gives plain logits.
+    """
     if labels.tasks:
         told: dict[str, Any] = {"tasks": labels.for_the_model()}
     else:
         told = {"problem_type": labels.problem_type, "names": list(labels.names)}
+    if held := rule.written():
+        told[KEY] = held
     write_whole(folder / "labels.json", _json(told))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_finetune.outputs import probabilities
+from hf_finetune.outputs import Rule, probabilities
 
 if TYPE_CHECKING:
     from hf_finetune.data import LabelSpace
@@ -32,6 +32,7 @@ class TaskAnswers:
         truth: (N,) class numbers; (N, C) of 0 and 1; (N, T) numbers.
         scores: (N, C) probabilities; (N, T) numbers.
         outputs: where the task is among the model's outputs.
+        rule: with thresholds, where several labels have their own.
     """
 
     name: str
@@ -42,6 +43,7 @@ class TaskAnswers:
     truth: np.ndarray
     scores: np.ndarray
     outputs: slice = field(default_factory=lambda: slice(None))
+    rule: Rule = field(default_factory=Rule)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -51,7 +53,9 @@ class TaskAnswers:
         """(N,) class numbers; (N, C) of 0 and 1; (N, T) numbers."""
         if self.problem == SINGLE:
             return self.scores.argmax(axis=1)
-        return (self.scores > 0.5).astype(np.int64) if self.problem == MULTI else self.scores
+        if self.problem == MULTI:
+            return (self.scores > (self.rule.thresholds or 0.5)).astype(np.int64)
+        return self.scores
 
     @property
     def logits(self) -> np.ndarray:
@@ -59,22 +63,25 @@ class TaskAnswers:
         if self.problem == REGRESSION:
             return self.scores
         safe = np.clip(self.scores.astype(np.float64), _TINY, None)
-        return np.log(safe) if self.problem == SINGLE else np.log(safe) - np.log(np.clip(1 - safe, _TINY, None))
+        if self.problem == SINGLE:
+            return np.log(safe)
+        return self.rule.decisive(np.log(safe) - np.log(np.clip(1 - safe, _TINY, None)))
 
     def part(self, places: np.ndarray) -> TaskAnswers:
         """The same of some of the rows."""
         rows, ids, truth, scores = (a[places] for a in (self.rows, self.ids, self.truth, self.scores))
-        return TaskAnswers(self.name, self.problem, self.names, rows, ids, truth, scores, self.outputs)
+        return TaskAnswers(self.name, self.problem, self.names, rows, ids, truth, scores, self.outputs, self.rule)
 
 
-def answers_of(test: Any, logits: np.ndarray, labels: LabelSpace) -> list[TaskAnswers]:
-    """Of a run that is ending: its test split, logits (N, C) and labels."""
+def answers_of(test: Any, logits: np.ndarray, labels: LabelSpace, rule: Rule | None = None) -> list[TaskAnswers]:
+    """Of a run that is ending: its test split, logits (N, C) divided by its temperature, labels, rule of answers."""
     ids, targets = np.asarray(test["id"][:]), test["label"][:]
     places = np.arange(len(ids))
     if not labels.tasks:
         truth = _truth(labels.problem_type, targets)
         scores = probabilities(np.ascontiguousarray(logits), labels.problem_type)
-        return [TaskAnswers("", labels.problem_type, labels.names, places, ids, truth, scores)]
+        one = TaskAnswers("", labels.problem_type, labels.names, places, ids, truth, scores, rule=rule or Rule())
+        return [one]
     packed = np.asarray(targets, dtype=np.float64)
     found = []
     for part in labels.tasks:
@@ -97,7 +104,9 @@ def read_answers(path: Path, tasks: Sequence[dict[str, Any]]) -> list[TaskAnswer
     import pyarrow.parquet as pq
 
     table = pq.read_table(path)
-    kept = json.loads((table.schema.metadata or {}).get(b"label_names", b"[]"))
+    metadata = table.schema.metadata or {}
+    kept = json.loads(metadata.get(b"label_names", b"[]"))
+    rule = Rule(thresholds=tuple(json.loads(metadata.get(b"thresholds", b"[]"))))
     ids = table["id"].to_numpy()
     found, start = [], 0
     for task in tasks:
@@ -112,7 +121,7 @@ def read_answers(path: Path, tasks: Sequence[dict[str, Any]]) -> list[TaskAnswer
         truth = _encoded(labels, task["problem"], names)
         outputs = slice(start, start + len(names))
         start += len(names)
-        found.append(TaskAnswers(task["name"], task["problem"], names, rows, ids[rows], truth, scores, outputs))
+        found.append(TaskAnswers(task["name"], task["problem"], names, rows, ids[rows], truth, scores, outputs, rule))
     return found
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from hf_finetune.outputs import Rule
 from hf_finetune.publish.about import read_about
 from hf_finetune.publish.report_answers import MULTI, SINGLE, answers_of
 from hf_finetune.publish.report_gallery import gallery_of
@@ -65,7 +66,7 @@ def of_test(
     recipe: Recipe, test: Any, labels: LabelSpace, logits: np.ndarray, model: Any, processor: Any
 ) -> dict[str, Any]:
     """What the test split shows: scores of its parts, and samples worth a look."""
-    tasks = answers_of(test, logits, labels)
+    tasks = answers_of(test, logits, labels, Rule.of(model.config))
     properties = properties_of(test)
     sharded = any(os.environ.get(name) == "true" for name in _SHARDING)
     return {

@@ -72,6 +72,7 @@ def view_of(run: Material) -> dict[str, Any]:
         "headline": headline(run, scores),
         "scores": scores,
         "seeds": _over_seeds(run, [score["name"] for score in headline(run, scores)]),
+        "folds": _over_folds(run, [score["name"] for score in headline(run, scores)]),
         "figures": [*figures, *([fit] if fit else [])],
         "tasks": _tasks(run),
         "strategy": strategy_rows(data.get("strategy", "")),
@@ -99,6 +100,23 @@ def _over_seeds(run: Material, names: Sequence[str]) -> list[dict[str, Any]]:
                  for seed, value in zip(section["seeds"], told["values"], strict=True)]  # fmt: skip
         mean = {"label": "mean", "samples": section["samples"], "score": told["mean"], "ci95": told["ci95"]}
         found.append(whiskers({"name": f"Over {len(parts)} seeds", "metric": name, "parts": [mean, *parts]}))
+    return found
+
+
+def _over_folds(run: Material, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The metrics of the headline out of fold with their intervals, fold by fold, and of the folds' mean on test."""
+    section: dict[str, Any] = run.metrics.get("cross_validation", {})
+    found = []
+    for name in names:
+        if section.get(name) is None:
+            continue
+        whole, rows = [("out of fold", section)], section["samples"] // section["folds"]
+        whole += [("mean of models, test", section["ensemble"])] if "ensemble" in section else []
+        parts = [{"label": label, "samples": told["samples"], "score": told[name], "ci95": told.get(f"{name}_ci95")}
+                 for label, told in whole]  # fmt: skip
+        parts += [{"label": f"fold {place}", "samples": rows, "score": value, "ci95": None}
+                  for place, value in enumerate(section["by_fold"][name], start=1)]  # fmt: skip
+        found.append(whiskers({"name": f"{section['folds']} folds", "metric": name, "parts": parts}))
     return found
 
 

@@ -22,6 +22,7 @@ from hf_finetune.files import write_whole
 from hf_finetune.model import save_pretrained
 from hf_finetune.model.adapter_files import ADAPTER_FILES
 from hf_finetune.model.heads import brings_code
+from hf_finetune.outputs import Rule
 from hf_finetune.publish.about import ABOUT, about_run
 from hf_finetune.publish.card import model_card
 from hf_finetune.publish.card_pictures import FOLDER, card_pictures
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from hf_finetune.model import LoadedModel
     from hf_finetune.recipes import Recipe
 
+HELD_OUT = "held_out.parquet"  # as predictions.parquet, of the fold that did not train
 # Keys of `model:` that make it another model than the checkpoint.
 _REBUILT = ("activation", "drop_blocks", "in_channels", "image_size", "max_length")
 
@@ -56,6 +58,10 @@ class Report(Protocol):
     @property
     def test_logits(self) -> np.ndarray | None:
         """(N, C) in the order of the test split; None without one."""
+
+    @property
+    def held_out_logits(self) -> np.ndarray | None:
+        """(N, C) in the order of the fold that did not train; None without one."""
 
 
 def save_run(
@@ -100,8 +106,11 @@ def save_run(
         base=base,
         revision=loaded.revision if base else None,
     )
+    rule = Rule.of(applied.model.config)
     if task.test is not None and report.test_logits is not None:
-        write_predictions(folder / "predictions.parquet", task.test, report.test_logits, task.labels)
+        write_predictions(folder / "predictions.parquet", task.test, report.test_logits, task.labels, rule)
+    if task.held_out is not None and report.held_out_logits is not None:
+        write_predictions(folder / HELD_OUT, task.held_out, report.held_out_logits, task.labels, rule)
     _write_rows(folder / "skipped.jsonl", task.skipped)
     _write_rows(folder / "cleaned.jsonl", task.cleaning.dropped if task.cleaning else [])
     pinned = pin_revisions(recipe, task, loaded)

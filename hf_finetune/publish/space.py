@@ -102,11 +102,11 @@ def write_space(
 
 def _settings(page: Page, recipe: Recipe, name: str, commit: str, own_code: bool, processor: Any) -> dict[str, Any]:
     from hf_finetune.data.bands import channels_of
-    from hf_finetune.publish.card_usage import beyond_pipelines
+    from hf_finetune.publish.card_usage import reads_otherwise
 
     return {
         "title": page.title,
-        "note": "The page reads inputs as pipelines do: one view, cut." if beyond_pipelines(recipe) else "",
+        "note": "The page reads inputs as pipelines do: one view, cut." if reads_otherwise(recipe) else "",
         "image": page.image,
         "pair": page.pair,
         "model": name or None,

@@ -106,6 +106,11 @@ class Data(Section):
     problem_type: ProblemType | None = Field(
         None, description="Follows from the label column: floats mean regression, lists multi-label, else classes."
     )
+    group: str | None = Field(
+        None,
+        description="Column whose equal values belong together (a patient, a document): no two of the shares held out "
+        "of train, and no two folds, have a group in common.",
+    )
     train_split: str = Field("auto", description="A split's name; auto: the one called train, or the only one.")
     test_split: SplitOrShare | None = Field(
         "auto",
@@ -120,6 +125,11 @@ class Data(Section):
     )
     max_eval_samples: PositiveInt | None = Field(
         None, description="Seeded, stratified subset of the test split, and of a validation split named by you."
+    )
+    fold: tuple[PositiveInt, PositiveInt] | None = Field(
+        None,
+        description="[2, 5]: the second of five folds of train does not train and is predicted in the end "
+        "(held_out.parquet). evaluation.cross_validation=5 runs them all.",
     )
     seed: Annotated[int, Field(ge=0)] | None = Field(
         None, description="By which rows are chosen and held out; the recipe's seed if left out."

@@ -12,7 +12,7 @@ from hf_finetune.recipes.hub_section import Hub
 from hf_finetune.recipes.loss_section import Average, Distill, Loss
 from hf_finetune.recipes.model_section import CosineHead, Head, LinearHead, MlpHead, Model
 from hf_finetune.recipes.pairs import PairsError, pair_faults
-from hf_finetune.recipes.section import Names, ProblemType, Section, Task, tag_of_text
+from hf_finetune.recipes.section import Names, ProblemType, Section, Share, Task, tag_of_text
 from hf_finetune.recipes.strategy_section import (
     BitFit,
     Features,
@@ -93,6 +93,25 @@ class Evaluation(Section):
         "(Krizhevsky et al. 2012).",
     )
     bootstrap: Annotated[int, Field(ge=0)] = Field(1000, description="Resamples behind each 95% interval; 0 for none.")
+    cross_validation: Annotated[int, Field(ge=2, le=100)] | None = Field(
+        None,
+        description="So many runs beside this one, in folds/K: each holds out one fold of train, and the predictions "
+        "for the held-out rows are scored together.",
+    )
+    calibration: Literal["none", "temperature"] = Field(
+        "none",
+        description="temperature: logits are divided by one number, fitted on validation (Guo et al. 2017).",
+    )
+    thresholds: Literal["none", "per_class"] = Field(
+        "none",
+        description="per_class: each of several labels is given above a probability of its own, with the best F1 on "
+        "validation.",
+    )
+    conformal: Share | None = Field(
+        None,
+        description="Sets of classes that hold the right one with this chance, such as 0.9, calibrated on validation "
+        "(split conformal prediction; Sadinle et al. 2019).",
+    )
 
 
 class Expected(Section):

@@ -13,6 +13,7 @@ from transformers.utils import is_torch_tf32_available
 from hf_finetune.console import say
 from hf_finetune.errors import UserError
 from hf_finetune.evaluation import check_metrics, default_metrics, greater_is_better
+from hf_finetune.evaluation.rules import check_rules
 from hf_finetune.evaluation.task_scores import best_of_tasks, check_tasks
 from hf_finetune.recipes.schema import Recipe
 from hf_finetune.recipes.staging import is_staged, total_epochs
@@ -74,14 +75,15 @@ def fit_to_data(arguments: TrainingArguments, recipe: Recipe, task: TaskData, tr
     """Choose the metric that picks the checkpoint, and make a batch smaller that is larger than the data.
 
     Raises:
-        UserError: a metric or label smoothing that this data has not, `evaluation.best` that is not among the metrics,
-            or fewer rows than processes.
+        UserError: a metric, label smoothing or kind of answers that this data has not, `evaluation.best` that is not
+            among the metrics, too few validation rows for prediction sets, or fewer rows than processes.
     """
     if task.labels.tasks:
         check_tasks(recipe, task.labels.tasks, trust_remote_code)
         arguments.metric_for_best_model, arguments.greater_is_better = best_of_tasks(recipe, task.labels.tasks)
     else:
         _choose_metric(arguments, recipe, task, trust_remote_code)
+        check_rules(recipe, task.labels.problem_type, len(task.validation))
     rows, processes, size = len(task.train), arguments.world_size, arguments.per_device_train_batch_size
     if arguments.dataloader_drop_last and size * processes > rows:
         if rows < processes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,10 +24,16 @@ class Features:
     Args:
         rows: (N x views, ...), or (tokens, ...) of all texts in a row.
         starts: where each text starts in `rows`, and the end, (N + 1,); None for one row a sample.
+        places: of the split's samples among those of `rows`, (n,), where these are more; None where they are its own.
     """
 
     rows: torch.Tensor
     starts: torch.Tensor | None = None
+    places: torch.Tensor | None = None
+
+    def at(self, places: np.ndarray | None) -> Features:
+        """The same of a part of the samples, by their places, (n,); of all if None."""
+        return replace(self, places=None if places is None else torch.from_numpy(places).to(self.rows.device))
 
     def of(self, numbers: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """What the border receives for a batch, (B, ...) float32, on the device of the numbers.
@@ -37,6 +43,8 @@ class Features:
             mask: of texts, (B, length): features stand where it is 1, and zeros elsewhere.
         """
         places = numbers.to(self.rows.device)
+        if self.places is not None:
+            places = self.places[places]
         if self.starts is None:
             return self.rows.index_select(0, places).to(numbers.device).float()
         assert mask is not None
@@ -79,7 +87,7 @@ class PrefixCache(TrainerCallback):
         self,
         trainer: FinetuneTrainer,
         stages: Sequence[CachedStage | None],
-        splits: Sequence[CachedSamples],
+        splits: Sequence[CachedSamples | None],
         switch: Switch,
         collate: CachedCollator,
     ) -> None:
@@ -117,7 +125,9 @@ class PrefixCache(TrainerCallback):
         stage = self.stages[self._index or 0]
         features = stage.features.get(number) if stage is not None else None
         if features is None or self.trainer.tta != "none":
-            return real_batch(self.splits[number], rows, self.collate)
+            real = self.splits[number]
+            assert real is not None  # its batch is here
+            return real_batch(real, rows, self.collate)
         rest = {name: value for name, value in inputs.items() if name not in (ROWS, SPLIT)}
         return {**rest, GIVEN: features.of(rows, rest.get("attention_mask"))}
 

@@ -13,6 +13,7 @@ import hf_finetune
 from hf_finetune.data.text_samples import TextSamples
 from hf_finetune.evaluation.products import library_in_use
 from hf_finetune.model.custom_head import CustomHeadConfig
+from hf_finetune.outputs import KEY as RULE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +25,7 @@ _FORMAT = "3"  # of the entries
 _LIBRARIES = ("torch", "transformers", "timm")  # a model's numbers come from these
 _OF_IMAGES, _OF_TEXTS = ("torchvision", "pillow"), ("tokenizers",)  # and what goes into it from these
 # Of a configuration, what says nothing about the prefix; the Trainer sets `use_cache`.
-_OF_THE_HEAD = ("id2label", "label2id", "num_labels", "problem_type", "architectures", "classifier_dropout")
+_OF_THE_HEAD = ("id2label", "label2id", "num_labels", "problem_type", "architectures", "classifier_dropout", RULE)
 _OF_THE_FILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "pretrained_cfg", "use_cache")
 
 

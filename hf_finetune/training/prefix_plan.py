@@ -55,7 +55,7 @@ def hindrance(recipe: Recipe, trainer: FinetuneTrainer, samples: Samples, change
 
 
 def _unlike(samples: Samples) -> str | None:
-    splits: tuple[Any, ...] = (samples.train, samples.validation, samples.test)
+    splits: tuple[Any, ...] = samples.splits
     for split in splits:
         if split is None:
             continue
@@ -92,6 +92,11 @@ def passes_of(recipe: Recipe, applied: Applied, index: int, args: TrainingArgume
     if len(epochs) == 1:
         return total
     return total * float(epochs[index] or 0) / sum(float(each or 0) for each in epochs)
+
+
+def runs_of(recipe: Recipe) -> int:
+    """How many runs read the same training rows: with folds all of them do."""
+    return 1 + (recipe.evaluation.cross_validation or (recipe.data.fold[1] if recipe.data.fold else 0))
 
 
 def too_little(prefix: FrozenPrefix, passes: float, views: int) -> str | None:

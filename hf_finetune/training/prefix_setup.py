@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -91,6 +92,12 @@ class Making:
         self.room = Room(recipe)
         self.facts: list[dict[str, Any] | None] = [None] * len(self.applied.stages)
 
+    @cached_property
+    def pool(self) -> Any:
+        """Samples of the rows that all folds have in common."""
+        assert self.real.pool is not None
+        return self.real.pool()
+
     def made(self) -> Samples:
         """See `cache_prefix`."""
         prefixes = [frozen_prefix(self.applied, index) for index in range(len(self.applied.stages))]
@@ -145,6 +152,7 @@ class Making:
         self.applied.enter(index)
         rows, args = len(self.real.train), self.trainer.args  # type: ignore[arg-type]
         passes = plan.passes_of(self.recipe, self.applied, index, args, rows)
+        passes *= 1 if self.changed else plan.runs_of(self.recipe)
         little = plan.too_little(prefix, passes, self.views) if not insisting else None
         if little is not None and "read" not in little:
             self._without(little, index=index)
@@ -157,7 +165,7 @@ class Making:
             self._without("this architecture does not run from its middle", index=index)
             return None
         last = index == len(self.applied.stages) - 1
-        every = [SplitFeatures(self, replay, prefix, number) for number in range(3) if self._has(number, last)]
+        every = [SplitFeatures(self, replay, prefix, number) for number in range(4) if self._has(number, last)]
         distinct = {split.key: split for split in reversed(every)}  # the same rows have one entry
         splits = list(distinct.values())[::-1]
         why = self._too_much(splits, little)
@@ -171,7 +179,7 @@ class Making:
             samples = sum(len(split.samples) * split.views for split in splits if not split.known)
             seconds = time.perf_counter() - started
             say(f"{words}frozen prefix: {samples:,} samples in {seconds:.1f} s, {samples / seconds:.0f} a second")
-        features = {split.number: found[split.key] for split in every}
+        features = {split.number: found[split.key].at(split.places) for split in every}
         return CachedStage(replay, features, prefix.blocks == prefix.of and replay.bare)
 
     def _too_much(self, splits: Sequence[SplitFeatures], little: str | None) -> str | None:
@@ -201,24 +209,29 @@ class Making:
             say(f"{words}note: this run began with {then} and goes on with {self.facts[index]}.")
 
     def _has(self, number: int, last: bool) -> bool:
-        if number == 2:
-            return last and self.real.test is not None and self.recipe.evaluation.tta == "none"
+        if number >= 2:
+            return last and self.real.splits[number] is not None and self.recipe.evaluation.tta == "none"
         return True
 
     def _in_use(self, stages: list[CachedStage | None]) -> Samples:
         switch, collate = Switch(), CachedCollator(self.real.collate)
         collate.tokens = any(stage is not None and not stage.replay.bare for stage in stages)
-        train = CachedSamples(self.real.train, 0, switch, self.views)
-        validation = CachedSamples(self.real.validation, 1, switch)
-        test = None if self.real.test is None else CachedSamples(self.real.test, 2, switch)
+        cached = [
+            None if real is None else CachedSamples(real, number, switch, 1 if number else self.views)
+            for number, real in enumerate(self.real.splits)
+        ]
+        train, validation, test, held_out = cached
+        assert train is not None and validation is not None
         trainer = self.trainer
         trainer.train_dataset, trainer.eval_dataset, trainer.data_collator = train, validation, collate
         if all(stages):
             trainer.args.dataloader_num_workers = 0  # rows need no loading
-        trainer.prefix = PrefixCache(trainer, stages, [s for s in (train, validation, test) if s], switch, collate)
+        trainer.prefix = PrefixCache(trainer, stages, cached, switch, collate)
         trainer.prefix.facts = self.facts
         trainer.add_callback(trainer.prefix)
-        return replace(self.real, train=train, validation=validation, test=test, collate=collate)
+        return replace(
+            self.real, train=train, validation=validation, test=test, collate=collate, held_out=held_out, pool=None
+        )
 
 
 def _missing(splits: Sequence[SplitFeatures]) -> int:

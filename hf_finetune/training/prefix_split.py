@@ -12,6 +12,8 @@ from filelock import BaseFileLock, Timeout
 
 from hf_finetune import prefix_store as store
 from hf_finetune.console import say, warn
+from hf_finetune.data.folds import POOL
+from hf_finetune.data.roles import ROLES
 from hf_finetune.disk import size_in_words
 from hf_finetune.errors import TransientError
 from hf_finetune.evaluation.predict import take
@@ -21,6 +23,7 @@ from hf_finetune.training.agreement import as_the_first, together
 from hf_finetune.training.prefix_cache import Features, starts_of
 from hf_finetune.training.prefix_fill import Prefix, fill
 from hf_finetune.training.prefix_key import digest_of_prefix, key_of, number_facts, place_of
+from hf_finetune.training.prefix_pool import samples_of
 from hf_finetune.training.watchdog import beat
 
 if TYPE_CHECKING:
@@ -40,13 +43,12 @@ class SplitFeatures:
         making: the run that they are for.
         replay: what is kept, and how it is computed.
         prefix: what runs once.
-        number: 0 for training, 1 for validation, 2 for test.
+        number: 0 for training, 1 for validation, 2 for test, 3 for the fold that is held out.
     """
 
     def __init__(self, making: Making, replay: Replay, prefix: FrozenPrefix, number: int) -> None:
         self.number = number
-        splits: tuple[Any, ...] = (making.real.train, making.real.validation, making.real.test)
-        self.samples = splits[number]
+        self.samples, self.places = samples_of(making, number)
         self.trainer = making.trainer
         self.room = making.room
         self.views = making.views if number == 0 else 1
@@ -62,7 +64,7 @@ class SplitFeatures:
         self.starts = starts_of(self.samples) if self.prefix.every_token else None
         rows = int(self.starts[-1]) if self.starts is not None else len(self.samples) * self.views
         sizes = tuple(size for size in replay.border.shape.sizes if size > 0)
-        role = ("train", "validation", "test")[number]
+        role = POOL if self.places is not None else ROLES[number]
         recipe = making.recipe
         every = f"{making.task.fingerprint} {role}"  # with row numbers, which random changes are drawn by
         content = making.task.contents.get(role, every) if getattr(self.samples, "channels", 3) == 3 else every

@@ -32,7 +32,10 @@ _OF_THE_MACHINE = tuple(
     for name in ("auto_find_batch_size", "gradient_checkpointing", "ddp_timeout", "skip_nonfinite_steps")
 )
 # Of the run, or of further ones beside it.
-_BESIDE: Any = {"expected": True, "output_dir": True, "hub": True, "seeds": True}
+_BESIDE: Any = {
+    **{"expected": True, "output_dir": True, "hub": True, "seeds": True},
+    "evaluation": {"cross_validation": True},
+}
 _REASONS = {
     "data": "The data is not what this run was started on (another fingerprint), so it cannot go on exactly. "
     "Restore the data, give another output_dir",

@@ -11,6 +11,7 @@ from transformers.trainer_utils import TrainOutput
 
 from hf_finetune.console import say
 from hf_finetune.evaluation import with_intervals
+from hf_finetune.evaluation.rules import fit_rule, rule_in_words, rule_scores
 from hf_finetune.evaluation.task_scores import task_intervals
 from hf_finetune.recipes.schema import VIEWS, Recipe
 from hf_finetune.training.account import Account, mean_training_loss
@@ -28,14 +29,16 @@ class Report:
     """Scores and test predictions of a run.
 
     Args:
-        metrics: `train`, `validation` and `test`, as metrics.json holds them.
-        test_logits: (N, C), in the order of the test split; None without a test split.
+        metrics: `train`, `validation` and `test`, as metrics.json holds them; `held_out` and what `rule_scores` tells.
+        test_logits: (N, C), in the order of the test split, divided by the temperature; None without a test split.
         test_labels: (N,) or (N, C).
+        held_out_logits: the same of the fold that did not train; None without folds.
     """
 
     metrics: dict[str, dict[str, Any]]
     test_logits: np.ndarray | None
     test_labels: np.ndarray | None
+    held_out_logits: np.ndarray | None = None
 
     def in_words(self, folder: Path) -> str:
         """The last lines of a run: each test metric with its interval."""
@@ -49,6 +52,7 @@ class Report:
             interval = scores.get(f"{name}_ci95")
             between = "" if not interval else f"  95% between {interval[0]:.4f} and {interval[1]:.4f}"
             lines.append(f"  {name:<24}{shown}{between}")
+        lines += rule_in_words(self.metrics, split)
         train = self.metrics["train"]
         lines.append(f"Trained {train['seconds']:.0f} s, {train['total_seconds']:.0f} s in all. Saved in {folder}.")
         return "\n".join(lines)
@@ -71,15 +75,25 @@ def score(
         "train": outcome.facts() if isinstance(outcome, Fitted) else _training_facts(trainer, outcome),
         "validation": _scores_of(validation.metrics, "validation") | {"samples": len(validation.predictions)},
     }
-    if samples.test is None:
-        return Report(metrics, None, None)
-    test = trainer.predict(samples.test, metric_key_prefix="test")
-    metrics["test"] = {
-        "loss": test.metrics["test_loss"],
-        **_test_scores(recipe, task, test.predictions, test.label_ids, trust_remote_code),
-        "samples": len(test.predictions),
-    }
-    return Report(metrics, test.predictions, test.label_ids)
+    problem = task.labels.problem_type
+    rule = fit_rule(recipe, validation.predictions, validation.label_ids, problem)
+    rule.keep(trainer.applied.model.config)  # with which it is saved
+    scored = {"validation": (validation.predictions, validation.label_ids)}
+    tempered: dict[str, np.ndarray] = {}
+    for role, split in (("test", samples.test), ("held_out", samples.held_out)):
+        if split is None:
+            continue
+        found = trainer.predict(split, metric_key_prefix=role)
+        scored[role] = found.predictions, found.label_ids
+        tempered[role] = rule.tempered(found.predictions)
+        metrics[role] = {
+            "loss": found.metrics[f"{role}_loss"],
+            **_test_scores(recipe, task, rule.decisive(tempered[role]), found.label_ids, trust_remote_code),
+            "samples": len(found.predictions),
+        }
+    metrics |= rule_scores(recipe, rule, scored, problem)
+    labels = scored["test"][1] if "test" in scored else None
+    return Report(metrics, tempered.get("test"), labels, tempered.get("held_out"))
 
 
 def _test_scores(

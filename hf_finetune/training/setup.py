@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,12 +45,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Samples:
-    """The splits as the model takes them."""
+    """The splits as the model takes them.
+
+    Args:
+        held_out: the fold that does not train.
+        pool: makes samples of the rows that all folds have in common; None without folds.
+    """
 
     train: Dataset[Any]
     validation: Dataset[Any]
     test: Dataset[Any] | None
     collate: Callable[[list[Any]], dict[str, torch.Tensor]]
+    held_out: Dataset[Any] | None = None
+    pool: Callable[[], Dataset[Any]] | None = None
+
+    @property
+    def splits(self) -> tuple[Dataset[Any] | None, ...]:
+        """By number: train, validation, test, the fold that is held out."""
+        return self.train, self.validation, self.test, self.held_out
 
 
 def make_samples(recipe: Recipe, task: TaskData, loaded: LoadedModel, device: torch.device) -> Samples:
@@ -61,20 +74,22 @@ def make_samples(recipe: Recipe, task: TaskData, loaded: LoadedModel, device: to
         loaded: the checkpoint, for its processor.
         device: that will train.
     """
+    plain: Callable[[Any], Dataset[Any]]
     if recipe.task == "text-classification":
-        return Samples(
-            _texts(recipe, task, loaded, task.train, recipe.data.augment),
-            _texts(recipe, task, loaded, task.validation),
-            None if task.test is None else _texts(recipe, task, loaded, task.test),
-            TextCollator(loaded.processor),
-        )
-    augment = image_augment(recipe, task)
-    on_device = changed_on_device(recipe, augment, device)
+        plain = partial(_texts, recipe, task, loaded)
+        train, collate = _texts(recipe, task, loaded, task.train, recipe.data.augment), TextCollator(loaded.processor)
+    else:
+        augment = image_augment(recipe, task)
+        on_device = changed_on_device(recipe, augment, device)
+        plain, collate = partial(image_samples, processor=loaded.processor), collate_images  # type: ignore[assignment]
+        train = image_samples(task.train, loaded.processor, augment=augment, seed=recipe.seed, on_device=on_device)
     return Samples(
-        image_samples(task.train, loaded.processor, augment=augment, seed=recipe.seed, on_device=on_device),
-        image_samples(task.validation, loaded.processor),
-        None if task.test is None else image_samples(task.test, loaded.processor),
-        collate_images,
+        train,
+        plain(task.validation),
+        None if task.test is None else plain(task.test),
+        collate,
+        None if task.held_out is None else plain(task.held_out),
+        None if task.pool is None else partial(plain, task.pool),
     )
 
 
@@ -181,6 +196,8 @@ def _metrics_of_validation(
 def data_in_words(task: TaskData) -> str:
     """One line: how many rows in each split, and what is predicted."""
     rows = [f"{len(split):,} {name}" for name in ("train", "validation", "test") if (split := getattr(task, name))]
+    if task.held_out is not None:
+        rows.append(f"{len(task.held_out):,} held-out")
     if task.labels.tasks:
         return "\n".join([f"data: {', '.join(rows)} rows{_left_out(task)}", *tasks_in_words(task)])
     kind = task.labels.problem_type.replace("_", " ")

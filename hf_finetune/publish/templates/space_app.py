@@ -39,6 +39,7 @@ class Model:
         one = AutoModelForImageClassification if page.image else AutoModelForSequenceClassification
         kind: Any = AutoModel if page.tasks[0].name else one
         self.model = kind.from_pretrained(where, use_safetensors=True, dtype=torch.float32, **options).eval()
+        self.temperature = float((getattr(self.model.config, "hf_finetune", None) or {}).get("temperature", 1.0))
         reader: Any = AutoImageProcessor if page.image else AutoTokenizer
         self.processor = reader.from_pretrained(where, **options)
         self.channels = settings["channels"]
@@ -65,7 +66,7 @@ class Model:
                 )
             )
         with torch.no_grad():
-            logits = self.model(**inputs).logits[0].float()
+            logits = self.model(**inputs).logits[0].float() / self.temperature
         return shown(self.page, self.model, self.processor, given, logits, about, self.max_length)
 
 
