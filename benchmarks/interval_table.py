@@ -17,14 +17,15 @@ def interval_table(file: Path) -> str | None:
     for name, found in problems.items():
         for counted in found["intervals"]:
             lines += _rows(name, counted)
-    verdicts = [
-        _share(each, one)
-        for found in problems.values()
-        for one in found["intervals"]
-        for each in one["metrics"].values()
-    ]
+    every = [counted for found in problems.values() for counted in found["intervals"]]
+    verdicts = [_share(told, counted) for counted in every for told in counted["metrics"].values()]
     inside = sum(0.93 <= share <= 0.97 for share in verdicts)
-    lines += ["", f"{inside} of {len(verdicts)} lie from 93% to 97%.", ""]
+    lines += [
+        "",
+        f"{inside} of {len(verdicts)} lie from 93% to 97%. All draws of a metric together (runs of one data set share test rows):",
+        "",
+    ]
+    lines += [*_together(every), ""]
     of_a_run = ("problem", "seed", "accuracy", "validation rows", "sets hold the right class", "mean size", "empty")
     lines += _head(*of_a_run, "temperature", "ECE before, after")
     for name, found in problems.items():
@@ -34,6 +35,16 @@ def interval_table(file: Path) -> str | None:
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     lines.append(f"{results['date']}, {results['hardware']}; commit {results['commit']}; {versions}.")
     return "\n".join(lines)
+
+
+def _together(every: list[dict[str, Any]]) -> list[str]:
+    """Each metric over all problems and sizes, where chance is small."""
+    held: dict[str, list[int]] = {}
+    for counted in every:
+        for metric, told in counted["metrics"].items():
+            both = held.setdefault(metric, [0, 0])
+            both[0], both[1] = both[0] + told["held"], both[1] + counted["draws"]
+    return [f"- {metric}: {in_all / draws:.1%} of {draws:,}" for metric, (in_all, draws) in held.items()]
 
 
 def _head(*names: str) -> list[str]:
