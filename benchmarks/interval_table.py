@@ -20,11 +20,8 @@ def interval_table(file: Path) -> str | None:
     every = [counted for found in problems.values() for counted in found["intervals"]]
     verdicts = [_share(told, counted) for counted in every for told in counted["metrics"].values()]
     inside = sum(0.93 <= share <= 0.97 for share in verdicts)
-    lines += [
-        "",
-        f"{inside} of {len(verdicts)} lie from 93% to 97%. All draws of a metric together (runs of one data set share test rows):",
-        "",
-    ]
+    together = "All draws of a metric together (runs of one data set share test rows):"
+    lines += ["", f"{inside} of {len(verdicts)} lie from 93% to 97%. {together}", ""]
     lines += [*_together(every), ""]
     of_a_run = ("problem", "seed", "accuracy", "validation rows", "sets hold the right class", "mean size", "empty")
     lines += _head(*of_a_run, "temperature", "ECE before, after")
