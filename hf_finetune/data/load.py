@@ -83,12 +83,14 @@ def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Ta
     with first_on_each_machine():
         data = recipe.data
         splits = open_source(data, source)
-        data = settle_splits(data, splits)
+        data = settle_splits(data, splits, recipe.evaluation.test)
         with bad_bytes_named(splits):
             columns = find_columns(take_split(splits, data.train_split, "data.train_split"), recipe.task, data)
             labels, sources = encode_splits(splits, data, columns)
             cleaning = None if data.clean is None else Cleaning(data.clean, labels, recipe.seed)
             chosen = choose_rows(sources, labels, data, recipe.seed, cleaning)
+            if not recipe.evaluation.test:
+                chosen.pop("test", None)  # a share of train: held out, so that nothing is trained on it
             looked = {role: inspect(source.rows) for role, source in chosen.items()}
         kept, looked, skipped = leave_out_broken(chosen, looked, data.on_error)
     return TaskData(
