@@ -32,6 +32,7 @@ class Validated:
         metric: that chose the checkpoint.
         score: its value.
         greater_is_better: whether more of it is better.
+        problem_type: transformers' word for the kind of answer; "" of several tasks.
         logits: (N, C), in the order of the validation split.
         labels: (N,) or (N, C).
     """
@@ -39,6 +40,7 @@ class Validated:
     metric: str
     score: float
     greater_is_better: bool
+    problem_type: str
     logits: np.ndarray
     labels: np.ndarray
 

@@ -68,7 +68,7 @@ def score(
     if (views := VIEWS[recipe.evaluation.tta]) > 1:
         say(f"final scores: mean logits of {views} views of each image (evaluation.tta={recipe.evaluation.tta})")
     validation = trainer.predict(samples.validation, metric_key_prefix="validation")
-    _tell_onlooker(trainer, validation)
+    _tell_onlooker(task, trainer, validation)
     metrics: dict[str, dict[str, Any]] = {
         "train": outcome.facts() if isinstance(outcome, Fitted) else _training_facts(trainer, outcome),
         "validation": _scores_of(validation.metrics, "validation") | {"samples": len(validation.predictions)},
@@ -84,14 +84,15 @@ def score(
     return Report(metrics, test.predictions, test.label_ids)
 
 
-def _tell_onlooker(trainer: FinetuneTrainer, validation: PredictionOutput) -> None:
+def _tell_onlooker(task: TaskData, trainer: FinetuneTrainer, validation: PredictionOutput) -> None:
     if (onlooker := current()) is None:
         return
     name = trainer.args.metric_for_best_model or "loss"
     score = float(validation.metrics[f"validation_{name}"])
     more = bool(trainer.args.greater_is_better)
-    labels = np.asarray(validation.label_ids)
-    onlooker.validated(Validated(name, score, more, np.asarray(validation.predictions), labels))
+    problem = "" if task.labels.tasks else task.labels.problem_type
+    logits, labels = np.asarray(validation.predictions), np.asarray(validation.label_ids)
+    onlooker.validated(Validated(name, score, more, problem, logits, labels))
 
 
 def _test_scores(
