@@ -105,7 +105,7 @@ def search(
                 from hf_finetune.advice.search_ray import run_on_ray
 
                 assert study is not None
-                run_on_ray(study, folder, recipe, allowed, trials)
+                run_on_ray(study, folder, recipe, trials, finetune)
             else:
                 run_until(study, folder, recipe, trials, finetune)
         return _concluded(study, folder, recipe, finetune)

@@ -68,8 +68,8 @@ def found_in_words(tried: Sequence[Tried], winner: Tried, metric: str, gain: Gai
         if gain.unbiased is not None and gain.unbiased_interval is not None:
             low, high = gain.unbiased_interval
             lines.append(
-                f"  on rows that did not choose it {gain.unbiased:+.4f}, 95% between {low:+.4f} and {high:+.4f} (BBC-CV, "
-                "arXiv:1708.07180)"
+                f"  on rows that did not choose it {gain.unbiased:+.4f}, 95% between {low:+.4f} and {high:+.4f} "
+                "(BBC-CV, arXiv:1708.07180)"
             )
     return "\n".join([*lines, _verdict(winner, gain)])
 

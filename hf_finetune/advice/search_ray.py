@@ -1,0 +1,197 @@
+"""`engine=ray`: the trials of a search on the machines of a Ray cluster, by Ray Tune.
+
+Ray Tune decides where and when trials run; which values they get and which are given up is the study's, as in one
+process, so that space, rule and result files are the same. Trials run at once, so that a search by Ray is not
+repeatable to the bit: what has ended before a trial starts depends on the machines. All of them must see `out=DIR`, the
+data and HF_HOME under the same paths.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_finetune.advice.search_study import Asked, Study, Tried
+from hf_finetune.advice.search_words import trial_in_words
+from hf_finetune.console import say
+from hf_finetune.errors import RecipeError, UserError
+
+if TYPE_CHECKING:
+    from hf_finetune.advice.search_folder import SearchFolder
+    from hf_finetune.advice.trials import Runner
+    from hf_finetune.recipes import Recipe
+
+_FAILURES = 3
+
+
+def check_ray() -> None:
+    """Raise a UserError where Ray Tune is missing, or where a launcher has started several processes."""
+    try:
+        import ray.tune  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"engine=ray needs Ray Tune ({error}): pip install 'hf_finetune[ray]', or leave engine= out to search in "
+            "this process"
+        ) from error
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("engine=ray starts its own processes: start it with hf-finetune, without accelerate launch")
+
+
+def run_on_ray(study: Study, folder: SearchFolder, recipe: Recipe, trials: int, finetune: Runner) -> None:
+    """Run trials on the Ray cluster that RAY_ADDRESS names or this process is connected to, else on this machine.
+
+    Each takes one GPU where the cluster has any, else the CPUs of its smallest machine.
+
+    Raises:
+        UserError: the recipe as it was given fails, or nearly all trials do.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    connected = ray.is_initialized()
+    if not connected:
+        ray.init(log_to_driver=False, logging_level="error")
+    try:
+        while lacking := _lacking(study, trials):
+            _fit(study, folder, recipe, trials, lacking, finetune)
+    finally:
+        if not connected:
+            ray.shutdown()
+
+
+def _lacking(study: Study, trials: int) -> int:
+    tried = study.tried()
+    failed = [each for each in tried if each.state == "failed"]
+    if len(failed) > trials + _FAILURES:
+        raise UserError(f"{len(failed)} trials have failed, the last of them: {failed[-1].reason}")
+    return max(0, trials - len(tried) + len(failed))
+
+
+def _fit(study: Study, folder: SearchFolder, recipe: Recipe, trials: int, lacking: int, finetune: Runner) -> None:
+    from ray import tune
+
+    searcher, scheduler = _by_study(study, folder, trials)
+    fixed = {
+        "recipe": recipe.to_yaml(),
+        "folder": str(folder.path.resolve()),
+        "here": str(Path.cwd()),
+        "finetune": finetune,
+    }
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(_trial, fixed=fixed), _resources()),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher, scheduler=scheduler, metric="score", mode="max", num_samples=lacking
+        ),
+        run_config=tune.RunConfig(name="search", storage_path=str(folder.path.resolve() / "ray"), verbose=0),
+    )
+    tuner.fit()
+    folder.clear(each.number for each in study.tried())
+    if searcher.fault is not None:
+        raise UserError(f"The recipe as it was given cannot be run: {searcher.fault}")
+
+
+def _resources() -> dict[str, float]:
+    import ray
+
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(each.get("GPU", 0) for each in alive):
+        return {"cpu": 1, "gpu": 1}
+    return {"cpu": max(1, min((each["CPU"] for each in alive if each.get("CPU")), default=1))}
+
+
+def _trial(config: dict[str, Any], fixed: dict[str, Any]) -> None:
+    """One trial, on some machine of the cluster."""
+    import ray
+    from ray import tune
+
+    from hf_finetune.advice.search_answers import Candidate, read_answers
+    from hf_finetune.advice.search_folder import SearchFolder
+    from hf_finetune.advice.search_trial import recipe_of
+    from hf_finetune.advice.trials import run_trials
+    from hf_finetune.recipes.load import from_text
+    from hf_finetune.training.onlooker import looked_on_by
+
+    if Path(fixed["here"]).is_dir():
+        os.chdir(fixed["here"])  # where paths of the recipe begin
+    folder, number = SearchFolder(fixed["folder"]), int(config["number"])
+    started = time.monotonic()
+    end: dict[str, Any] = {"state": "failed", "score": float("nan"), "node": ray.get_runtime_context().get_node_id()}
+
+    def report(share: float, score: float, greater_is_better: bool) -> bool:
+        tune.report({"score": score, "share": share, "greater_is_better": greater_is_better})
+        return False  # Ray ends the process where the study gives the trial up
+
+    try:
+        recipe = recipe_of(from_text(fixed["recipe"]), dict(config["values"]), folder, number)
+    except RecipeError as error:
+        tune.report({**end, "reason": str(error), "seconds": 0.0})
+        return
+    with looked_on_by(Candidate(report, folder.answers_of(number))):
+        done = run_trials({"trial": recipe}, fixed["finetune"], ended=lambda trial, place: None)["trial"]
+    if done.run is None:
+        end["reason"] = done.reason or "no reason given"
+    else:
+        answers = read_answers(folder.answers_of(number))
+        end |= {"state": "complete", "score": answers.score, "greater_is_better": answers.greater_is_better}
+    tune.report({**end, "seconds": round(time.monotonic() - started, 1)})
+
+
+def _by_study(study: Study, folder: SearchFolder, trials: int) -> tuple[Any, Any]:
+    """A searcher and a scheduler of Ray Tune's that ask the study."""
+    from ray.tune.schedulers import FIFOScheduler
+    from ray.tune.search import Searcher
+
+    asked: dict[str, Asked] = {}
+
+    class Asks(Searcher):  # type: ignore[misc]
+        """Values of the next trial; how trials have ended."""
+
+        fault: str | None = None
+
+        def suggest(self, trial_id: str) -> dict[str, Any]:
+            one = asked[trial_id] = study.ask()
+            return {"number": one.number, "values": one.values}
+
+        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+            ended = _ended(asked.pop(trial_id), result or {}, error)
+            if ended.number == 0 and ended.state == "failed":  # untold: mended, it begins anew
+                self.fault = ended.reason
+                return
+            told = study.tell(ended, bool((result or {}).get("greater_is_better", True)))
+            if ended.state != "pruned":  # a process that was ended may still be about to write
+                folder.clear([ended.number])
+            say(trial_in_words(told, study.tried(), study.best(), trials))
+
+        def save(self, checkpoint_path: str) -> None:
+            Path(checkpoint_path).write_text("the study is in study.db")
+
+        def restore(self, checkpoint_path: str) -> None:
+            pass
+
+    class Halves(FIFOScheduler):  # type: ignore[misc]
+        """Gives up what the study gives up."""
+
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            one = asked.get(trial.trial_id)
+            if one is None or "state" in result:
+                return str(FIFOScheduler.CONTINUE)
+            ends = study.report(one.number, result["share"], result["score"], result["greater_is_better"])
+            return str(FIFOScheduler.STOP if ends and result["share"] < 1 else FIFOScheduler.CONTINUE)
+
+    return Asks(metric="score", mode="max"), Halves()
+
+
+def _ended(one: Asked, result: dict[str, Any], error: bool) -> Tried:
+    state, seconds = result.get("state"), float(result.get("seconds", 0.0))
+    if error:
+        reason = "its process was lost; the folder ray/ of the search tells more"
+        return Tried(one.number, "failed", one.values, None, seconds, reason=reason)
+    if state is None:
+        return Tried(one.number, "pruned", one.values, None, float(result.get("time_total_s", 0.0)))
+    score = float(result["score"])
+    if state == "complete" and score == score:
+        return Tried(one.number, "complete", one.values, score, seconds)
+    reason = str(result.get("reason", "its validation score has no value"))
+    return Tried(one.number, "failed", one.values, None, seconds, reason=reason)
