@@ -22,8 +22,8 @@ def search(arguments: list[str]) -> int:
     parser = parser_of(
         "search",
         "Try values of a recipe's keys and tell which score best on validation, and whether that is more than luck. "
-        "The first trial is the recipe as it is. The test split is read once, for the winner, which DIR/best.yaml holds. "
-        "The same command goes on where it was interrupted.",
+        "The first trial is the recipe as it is. The test split is read once, for the winner (DIR/best.yaml). The same "
+        "command goes on where it was interrupted.",
     )
     parser.add_argument(
         "pairs",

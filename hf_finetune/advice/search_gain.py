@@ -46,7 +46,12 @@ class Gain:
     @property
     def sure(self) -> bool:
         """Whether the winner is better by more than chance: both answers say so."""
-        return self.interval[0] > 0 and (self.unbiased is None or self.unbiased > 0)
+        return self.on_these_rows and self.unbiased_interval is not None and self.unbiased_interval[0] > 0
+
+    @property
+    def on_these_rows(self) -> bool:
+        """Whether the paired interval says so, which knows nothing of the choosing."""
+        return self.interval[0] > 0
 
     def written(self) -> dict[str, Any]:
         """For JSON."""

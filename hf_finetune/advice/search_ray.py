@@ -120,7 +120,7 @@ def _trial(config: dict[str, Any], fixed: dict[str, Any]) -> None:
     end: dict[str, Any] = {"state": "failed", "score": float("nan"), "node": ray.get_runtime_context().get_node_id()}
 
     def report(share: float, score: float, greater_is_better: bool) -> bool:
-        tune.report({"score": score, "share": share, "greater_is_better": greater_is_better})
+        tune.report({"score": score, "share": share, "greater_is_better": greater_is_better, "node": end["node"]})
         return False  # Ray ends the process where the study gives the trial up
 
     try:
@@ -184,14 +184,13 @@ def _by_study(study: Study, folder: SearchFolder, trials: int) -> tuple[Any, Any
 
 
 def _ended(one: Asked, result: dict[str, Any], error: bool) -> Tried:
-    state, seconds = result.get("state"), float(result.get("seconds", 0.0))
-    if error:
-        reason = "its process was lost; the folder ray/ of the search tells more"
-        return Tried(one.number, "failed", one.values, None, seconds, reason=reason)
-    if state is None:
-        return Tried(one.number, "pruned", one.values, None, float(result.get("time_total_s", 0.0)))
-    score = float(result["score"])
-    if state == "complete" and score == score:
-        return Tried(one.number, "complete", one.values, score, seconds)
-    reason = str(result.get("reason", "its validation score has no value"))
-    return Tried(one.number, "failed", one.values, None, seconds, reason=reason)
+    state, seconds = result.get("state"), float(result.get("seconds", result.get("time_total_s", 0.0)))
+    node = str(result.get("node", ""))
+    if state is None and not error:
+        return Tried(one.number, "pruned", one.values, None, seconds, node=node)
+    score = float(result.get("score", float("nan")))
+    if state == "complete" and score == score and not error:
+        return Tried(one.number, "complete", one.values, score, seconds, node=node)
+    lost = "its process was lost; the folder ray/ of the search tells more"
+    reason = lost if error else str(result.get("reason", "its validation score has no value"))
+    return Tried(one.number, "failed", one.values, None, seconds, reason=reason, node=node)

@@ -49,6 +49,7 @@ class Tried:
         seconds: that it took.
         same_as: the trial of the same values whose result is its own too.
         reason: why it failed.
+        node: machine of a Ray cluster that it ran on.
     """
 
     number: int
@@ -58,6 +59,7 @@ class Tried:
     seconds: float = 0.0
     same_as: int | None = None
     reason: str = ""
+    node: str = ""
 
 
 class Study:
@@ -129,7 +131,7 @@ class Study:
         """How a trial has ended; gives it as `tried` does."""
         states = imported().trial.TrialState
         trial = self._running.pop(ended.number)
-        for name in ("seconds", "same_as", "reason"):
+        for name in ("seconds", "same_as", "reason", "node"):
             trial.set_user_attr(name, getattr(ended, name))
         if ended.state == "complete" and ended.score is not None:
             self._study.set_user_attr("greater_is_better", greater_is_better)
@@ -165,6 +167,7 @@ class Study:
                     seconds=notes.get("seconds", 0.0),
                     same_as=notes.get("same_as"),
                     reason=notes.get("reason", ""),
+                    node=notes.get("node", ""),
                 )
             )
         return sorted(found, key=lambda each: each.number)

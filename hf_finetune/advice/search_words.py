@@ -81,13 +81,18 @@ def _verdict(winner: Tried, gain: Gain | None) -> str:
         return "How sure that is cannot be said: this metric has no intervals of a difference."
     if gain.sure:
         return "The winner is better than the recipe as it was given, by more than chance."
+    if gain.on_these_rows:
+        return (
+            "The winner is better on these rows, but it was chosen on them: whether it is on others is not certain. "
+            "More validation rows would tell."
+        )
     return "The recipe as it was given is within noise of the winner: there is no need to change it."
 
 
 def written(trial: Tried) -> Mapping[str, object]:
     """A trial for JSON."""
-    notes = {"same_as": trial.same_as} if trial.same_as is not None else {}
-    notes |= {"reason": trial.reason} if trial.reason else {}  # type: ignore[dict-item]
+    notes: dict[str, object] = {"same_as": trial.same_as} if trial.same_as is not None else {}
+    notes |= {name: value for name in ("reason", "node") if (value := getattr(trial, name))}
     return {
         "trial": trial.number,
         "state": trial.state,
