@@ -21,8 +21,8 @@ def search_table(file: Path) -> str:
     ]
     facts = [
         f"- as shipped {found['as_given']:.4f}, best {found['best']:.4f} (validation {name}, trial {found['winner']}); "
-        f"{states.count('complete')} trials complete, {states.count('pruned')} given up early, {states.count('failed')} "
-        "failed."
+        f"{states.count('complete')} trials complete, {states.count('pruned')} given up early, "
+        f"{states.count('failed')} failed."
     ]
     if gain:
         low, high = gain["interval"]
@@ -30,8 +30,8 @@ def search_table(file: Path) -> str:
         verdict = "better by more than chance" if gain["sure"] else "within noise, or not certain"
         facts.append(
             f"- difference **{gain['value']:+.4f}** (95% {low:+.4f} to {high:+.4f}, paired bootstrap over "
-            f"{gain['rows']:,} rows); on rows that did not choose the winner {gain['unbiased']:+.4f} ({fair_low:+.4f} to "
-            f"{fair_high:+.4f}): {verdict}."
+            f"{gain['rows']:,} rows); on rows that did not choose the winner {gain['unbiased']:+.4f} ({fair_low:+.4f} "
+            f"to {fair_high:+.4f}): {verdict}."
         )
     killed = found["killed"]
     facts.append(

@@ -135,11 +135,8 @@ def test_a_test_split_that_is_not_to_be_read_is_not():
 def test_a_share_of_train_that_is_the_test_is_not_trained_on(tasks):
     data = in_memory(train=[0, 1] * 40)
     pairs = ["data.text=text", "data.test_split=0.25", "data.validation=0.2"]
-    pairs += (
-        ["tasks={one: {label: label, type: classification}}", "data.label=null", "evaluation.metrics=null"]
-        if tasks
-        else []
-    )
+    if tasks:
+        pairs += ["tasks={one: {label: label, type: classification}}", "data.label=null", "evaluation.metrics=null"]
     read = load_data(recipe("sst2", *pairs), data)
     unread = load_data(recipe("sst2", *pairs, "evaluation.test=false"), data)
     assert unread.test is None and len(read.test) == 20

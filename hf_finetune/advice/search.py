@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +88,8 @@ def search(
     from hf_finetune.advice.search_study import Study, imported
     from hf_finetune.advice.search_trial import on_first, run_until
 
+    from hf_finetune.training.agreement import together
+
     imported()
     folder = SearchFolder(out or f"{recipe.output_dir.rstrip('/')}_search")
     if engine == "ray":
@@ -99,7 +101,7 @@ def search(
         on_first(lambda: folder.open(recipe, allowed))
         say(f"search in {folder.path}: {trials} trials, the first one the recipe as it is. What may change:")
         say(allowed.in_words())
-        study = Study(folder.study, allowed, recipe) if is_main_process() else None
+        study = together(lambda: Study(folder.study, allowed, recipe) if is_main_process() else None)
         if on_first(lambda: _has_room(study, folder, trials)):
             if engine == "ray":
                 from hf_finetune.advice.search_ray import run_on_ray
@@ -143,32 +145,33 @@ def _concluded(study: Study | None, folder: SearchFolder, recipe: Recipe, finetu
     from hf_finetune.advice.search_trial import on_first
     from hf_finetune.runs import Run
 
-    def find() -> Searched:
-        assert study is not None
-        found = _found(study, folder, recipe)
-        write_whole(folder.best_recipe, found.recipe.to_yaml())
-        _write(folder, found)
-        return found
-
-    found = on_first(find)
+    tried, winner, metric, gain = on_first(lambda: _found(study, folder, recipe))
+    best = with_values(recipe, {**winner.values, "output_dir": str(folder.best)})
+    searched = Searched(tried, winner, metric, gain, best)
+    if is_main_process():
+        write_whole(folder.best_recipe, best.to_yaml())
+        _write(folder, searched)
     if folder.test_is_read:
         run = Run.load(folder.best)
-        say(f"{folder.best} holds the winner's run, scored on the test split before.")
+        say(f"{folder.best} holds the winner's run, scored before.")
     else:
-        say(f"The winner once more, in {folder.best}: now the test split is read, for the first and only time.")
-        run = finetune(found.recipe)
-    searched = Searched(found.tried, found.winner, found.metric, found.gain, found.recipe, run)
+        has_test = recipe.evaluation.test and recipe.data.test_split is not None
+        also = ": now the test split is read, for the first and only time" if has_test else ""
+        say(f"The winner once more, in {folder.best}{also}.")
+        run = finetune(best)
+    searched = replace(searched, run=run)
     if is_main_process():
         _write(folder, searched)
     say(f"{folder.best_recipe}: hf-finetune train recipe={folder.best_recipe} output_dir=...")
     return searched
 
 
-def _found(study: Study, folder: SearchFolder, recipe: Recipe) -> Searched:
+def _found(study: Study | None, folder: SearchFolder, recipe: Recipe) -> tuple[list[Tried], Tried, str, Gain | None]:
     from hf_finetune.advice.search_answers import read_answers
     from hf_finetune.advice.search_gain import gain_of
     from hf_finetune.advice.search_words import found_in_words
 
+    assert study is not None
     tried, winner = study.tried(), study.best()
     if winner is None:
         raise UserError("No trial is complete, so there is no winner: " + (tried[-1].reason if tried else ""))
@@ -177,8 +180,7 @@ def _found(study: Study, folder: SearchFolder, recipe: Recipe) -> Searched:
     gain = gain_of(outcomes, winner.number, seed=recipe.seed) if winner.number > 0 and 0 in outcomes else None
     metric = outcomes[winner.number].metric
     say(found_in_words(tried, winner, metric, gain))
-    best = with_values(recipe, {**winner.values, "output_dir": str(folder.best)})
-    return Searched(tried, winner, metric, gain, best)
+    return tried, winner, metric, gain
 
 
 def _write(folder: SearchFolder, found: Searched) -> None:
