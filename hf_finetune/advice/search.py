@@ -87,7 +87,6 @@ def search(
     allowed = read_space(space, recipe)
     from hf_finetune.advice.search_study import Study, imported
     from hf_finetune.advice.search_trial import on_first, run_until
-
     from hf_finetune.training.agreement import together
 
     imported()
