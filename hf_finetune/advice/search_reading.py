@@ -39,12 +39,13 @@ _NOT_SEARCHED = {
     "hub": "a trial is not pushed: push the winner",
     "expected": "is what was measured",
     "seed": "another seed is another draw of luck, not a better recipe",
+    "seeds": "the winner is trained with as many as the recipe says",
     "evaluation": "decides what is measured: trials could not be compared",
     **{
         f"data.{name}": _ROWS
         for name in (
             "dataset", "config", "revision", "label", "problem_type", "train_split", "test_split", "validation",
-            "max_train_samples", "max_eval_samples", "on_error", "clean",
+            "max_train_samples", "max_eval_samples", "on_error", "clean", "seed",
         )
     },
 }  # fmt: skip

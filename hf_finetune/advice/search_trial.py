@@ -15,6 +15,7 @@ from hf_finetune.advice.search_words import trial_in_words
 from hf_finetune.advice.trials import run_trials
 from hf_finetune.console import is_main_process, say
 from hf_finetune.errors import RecipeError, UserError
+from hf_finetune.recipes.keys import known_keys
 from hf_finetune.training.agreement import as_the_first, together
 from hf_finetune.training.onlooker import EndedEarly, looked_on_by
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from hf_finetune.recipes import Recipe
 
 Found = TypeVar("Found")
+_ONE_RUN = {"seeds": "1", "evaluation.cross_validation": "null"}  # the winner has as many as the recipe says
 _FAILURES = 3  # more trials than are wanted may fail, by so many
 
 
@@ -37,13 +39,14 @@ def on_first(step: Callable[[], Found]) -> Found:
 
 
 def recipe_of(recipe: Recipe, values: dict[str, str], folder: SearchFolder, number: int) -> Recipe:
-    """The recipe of a trial: it does not read the test split, and pushes nothing.
+    """The recipe of a trial: one run, which does not read the test split and pushes nothing.
 
     Raises:
         RecipeError: the values do not go together.
     """
     own = {"output_dir": str(folder.run_of(number)), "evaluation.test": "false", "hub.push": "false"}
-    return with_values(recipe, {**values, **own})
+    alone = {key: text for key, text in _ONE_RUN.items() if key in known_keys()}
+    return with_values(recipe, {**values, **alone, **own})
 
 
 def run_until(study: Study | None, folder: SearchFolder, recipe: Recipe, trials: int, finetune: Runner) -> None:
