@@ -72,7 +72,8 @@ def _lacking(study: Study, trials: int) -> int:
 def _fit(study: Study, folder: SearchFolder, recipe: Recipe, trials: int, lacking: int, finetune: Runner) -> None:
     from ray import tune
 
-    searcher, scheduler = _by_study(study, folder, trials)
+    driver = _Driver(study, folder, trials)
+    searcher, scheduler = _asking(driver)
     fixed = {
         "recipe": recipe.to_yaml(),
         "folder": str(folder.path.resolve()),
@@ -88,8 +89,8 @@ def _fit(study: Study, folder: SearchFolder, recipe: Recipe, trials: int, lackin
     )
     tuner.fit()
     folder.clear(each.number for each in study.tried())
-    if searcher.fault is not None:
-        raise UserError(f"The recipe as it was given cannot be run: {searcher.fault}")
+    if driver.fault is not None:
+        raise UserError(f"The recipe as it was given cannot be run: {driver.fault}")
 
 
 def _resources() -> dict[str, float]:
@@ -138,31 +139,63 @@ def _trial(config: dict[str, Any], fixed: dict[str, Any]) -> None:
     tune.report({**end, "seconds": round(time.monotonic() - started, 1)})
 
 
-def _by_study(study: Study, folder: SearchFolder, trials: int) -> tuple[Any, Any]:
-    """A searcher and a scheduler of Ray Tune's that ask the study."""
+class _Driver:
+    """Between Ray Tune, which asks by its own names of trials, and the study.
+
+    Args:
+        study: whose values are tried.
+        folder: of the search.
+        trials: that are wanted.
+    """
+
+    def __init__(self, study: Study, folder: SearchFolder, trials: int) -> None:
+        self.study, self.folder, self.trials = study, folder, trials
+        self.asked: dict[str, Asked] = {}
+        self.fault: str | None = None  # of the recipe as it was given
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_nobody, ())  # Ray keeps copies of what it is given, and study and lock are of this process
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        """Values of the next trial."""
+        one = self.asked[trial_id] = self.study.ask()
+        return {"number": one.number, "values": one.values}
+
+    def gives_up(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether a trial that has reported a validation is to end."""
+        if trial_id not in self.asked or "state" in result:
+            return False
+        number = self.asked[trial_id].number
+        ends = self.study.report(number, result["share"], result["score"], result["greater_is_better"])
+        return ends and result["share"] < 1
+
+    def completed(self, trial_id: str, result: dict[str, Any], error: bool) -> None:
+        """A trial has ended, by itself or not."""
+        ended = _ended(self.asked.pop(trial_id), result, error)
+        if ended.number == 0 and ended.state == "failed":  # untold: mended, it begins anew
+            self.fault = ended.reason
+            return
+        told = self.study.tell(ended, bool(result.get("greater_is_better", True)))
+        if ended.state != "pruned":  # a process that was ended may still be about to write
+            self.folder.clear([ended.number])
+        say(trial_in_words(told, self.study.tried(), self.study.best(), self.trials))
+
+
+def _nobody() -> None:
+    return None
+
+
+def _asking(driver: _Driver) -> tuple[Any, Any]:
+    """A searcher and a scheduler of Ray Tune's that ask the driver."""
     from ray.tune.schedulers import FIFOScheduler
     from ray.tune.search import Searcher
 
-    asked: dict[str, Asked] = {}
-
     class Asks(Searcher):  # type: ignore[misc]
-        """Values of the next trial; how trials have ended."""
-
-        fault: str | None = None
-
         def suggest(self, trial_id: str) -> dict[str, Any]:
-            one = asked[trial_id] = study.ask()
-            return {"number": one.number, "values": one.values}
+            return driver.suggest(trial_id)
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-            ended = _ended(asked.pop(trial_id), result or {}, error)
-            if ended.number == 0 and ended.state == "failed":  # untold: mended, it begins anew
-                self.fault = ended.reason
-                return
-            told = study.tell(ended, bool((result or {}).get("greater_is_better", True)))
-            if ended.state != "pruned":  # a process that was ended may still be about to write
-                folder.clear([ended.number])
-            say(trial_in_words(told, study.tried(), study.best(), trials))
+            driver.completed(trial_id, result or {}, error)
 
         def save(self, checkpoint_path: str) -> None:
             Path(checkpoint_path).write_text("the study is in study.db")
@@ -171,14 +204,9 @@ def _by_study(study: Study, folder: SearchFolder, trials: int) -> tuple[Any, Any
             pass
 
     class Halves(FIFOScheduler):  # type: ignore[misc]
-        """Gives up what the study gives up."""
-
         def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-            one = asked.get(trial.trial_id)
-            if one is None or "state" in result:
-                return str(FIFOScheduler.CONTINUE)
-            ends = study.report(one.number, result["share"], result["score"], result["greater_is_better"])
-            return str(FIFOScheduler.STOP if ends and result["share"] < 1 else FIFOScheduler.CONTINUE)
+            ends = driver.gives_up(trial.trial_id, result)
+            return str(FIFOScheduler.STOP if ends else FIFOScheduler.CONTINUE)
 
     return Asks(metric="score", mode="max"), Halves()
 
