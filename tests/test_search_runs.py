@@ -128,13 +128,8 @@ def test_a_recipe_that_cannot_be_run_says_so_and_leaves_nothing_tried(job, call)
 @pytest.mark.long
 @pytest.mark.distributed
 def test_two_processes_search_as_one(job, run_in, tmp_path):
-    from conftest import REPOSITORY
-
     (tmp_path / "test.csv").write_text((tmp_path / "train.csv").read_text())
-    code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from hf_finetune.cli import start; start()"
-    run_in.folder.mkdir()
-    (run_in.folder / "verb.py").write_text(code)
-    torchrun = ("torchrun", "--standalone", "--nproc_per_node", "2", "verb.py")
+    torchrun = ("torchrun", "--standalone", "--nproc_per_node", "2", "-m", "hf_finetune.cli")
     done = run_in(*torchrun, "search", *job, f"space={SPACE}", "trials=3", "out=found")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("3 of 3") == 1  # one rank speaks

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 _ONE_RUN = {"seeds": "1", "evaluation.cross_validation": "null"}  # the winner has as many as the recipe says
+_warned: set[str] = set()  # a warning that every trial gives is told once
 _FAILURES = 3  # more trials than are wanted may fail, by so many
 
 
@@ -114,7 +115,7 @@ def _result_of(study: Study | None, folder: SearchFolder, asked: Asked, recipe: 
     answers = folder.answers_of(number)
     name = f"trial {number}"
     with looked_on_by(Candidate(report, answers)):
-        done = run_trials({name: trial_recipe}, finetune, ended=lambda trial, place: None)[name]
+        done = run_trials({name: trial_recipe}, finetune, ended=lambda trial, place: None, warned=_warned)[name]
     seconds = round(time.monotonic() - started, 1)
     if isinstance(done.fault, EndedEarly):
         return Tried(number, "pruned", values, None, seconds)
