@@ -88,6 +88,7 @@ def test_only_the_winner_reads_the_test_split_and_a_killed_search_goes_on(job, c
     assert trained.returncode == 0 and "nothing to do" in trained.stdout, trained.stderr
 
 
+@pytest.mark.long
 def test_an_interrupted_search_finds_what_an_uninterrupted_one_does(job, tmp_path, monkeypatch):
     """Trials, scores and what is given up; the trial that was interrupted goes on from its checkpoint."""
     (tmp_path / "test.csv").write_text((tmp_path / "train.csv").read_text())

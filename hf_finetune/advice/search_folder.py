@@ -98,12 +98,16 @@ class SearchFolder:
             if number is not None:
                 raise disk_error(f"out={self.path} cannot be written", number, self.path) from fault
             raise UserError(f"out={self.path} cannot be written: {fault}. Give another out=DIR.") from fault
-        clear_leftovers(self.path)
-        if self.shipped.is_file() and self.space.is_file():
-            self._check_same(recipe, space)
-            return
-        write_whole(self.space, "# hf-finetune search recipe=shipped.yaml space=space.yaml\n" + _yaml(space))
-        write_whole(self.shipped, recipe.to_yaml())
+        try:
+            clear_leftovers(self.path)
+            if self.shipped.is_file() and self.space.is_file():
+                self._check_same(recipe, space)
+                return
+            write_whole(self.space, "# hf-finetune search recipe=shipped.yaml space=space.yaml\n" + _yaml(space))
+            write_whole(self.shipped, recipe.to_yaml())
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Release the lock."""
