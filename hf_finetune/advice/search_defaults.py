@@ -43,7 +43,7 @@ def default_space(recipe: Recipe) -> dict[str, Any]:
     Raises:
         UserError: a strategy whose settings do not say what is worth trying.
     """
-    strategy = recipe.strategy
+    strategy: Any = recipe.strategy
     kind: str = strategy.kind
     if kind == "features":
         return {"strategy.layer": ["last", "middle"], "strategy.classifier": _classifiers(recipe)}

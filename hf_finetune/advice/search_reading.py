@@ -63,10 +63,7 @@ def read_space(given: str | None, recipe: Recipe) -> Space:
     Raises:
         UserError: every fault at once: unknown keys, values that the schema refuses, bounds that make no sense.
     """
-    if given is None:
-        raw, origins = default_space(recipe), {}
-    else:
-        raw, origins = _raw(given)
+    raw, origins = (default_space(recipe), dict[str, str]()) if given is None else _raw(given)
     entries = dict(_flat(raw, ""))
     faults: list[Fault] = []
     found: list[Parameter] = []
@@ -91,8 +88,8 @@ def _raw(given: str) -> tuple[dict[str, Any], dict[str, str]]:
     source, text = ("space", given) if given.lstrip().startswith("{") else (Path(given).name, _text_of(given))
     reading = read_yaml(text)
     if reading.faults:
-        lines = "\n".join(f"  {source} line {line}: {message}" for _, line, message in reading.faults)
-        raise UserError(f"space={shown(given)} cannot be read:\n{lines}")
+        faults = "\n".join(f"  {source} line {line}: {message}" for _, line, message in reading.faults)
+        raise UserError(f"space={shown(given)} cannot be read:\n{faults}")
     if not isinstance(reading.value, dict):
         raise UserError(f"space={shown(given)}: must be keys and values, such as {{training.weight_decay: [0, 0.1]}}")
     lines = {".".join(path): f"{source} line {line}" for path, line in reading.lines.items()}

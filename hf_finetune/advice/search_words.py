@@ -51,7 +51,7 @@ def found_in_words(tried: Sequence[Tried], winner: Tried, metric: str, gain: Gai
         metric: that chose it.
         gain: over the first trial; None where there is none, or no interval.
     """
-    counts = Counter(each.state for each in tried)
+    counts = Counter[str](each.state for each in tried)
     shown = ", ".join(f"{counts[state]} {words}" for state, words in _STATES.items() if counts[state])
     first = tried[0]
     lines = [
