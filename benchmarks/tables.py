@@ -100,6 +100,10 @@ def section(name: str, results: Path = RESULTS) -> str:
         from interval_table import interval_table
 
         return interval_table(results / "interval_coverage.json") or NOT_RUN
+    if name == "search":
+        from search_table import search_table
+
+        return search_table(results / "search.json") or NOT_RUN
     if name == "gpu":
         files = sorted(results.glob("gpu-*.json"))
         records = [json.loads(file.read_text(encoding="utf-8")) for file in files]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from hf_finetune import commands, run_commands, serving, stopping
+from hf_finetune import commands, many_runs, run_commands, serving, stopping
 from hf_finetune.console import complain, is_main_process, leave, say
 from hf_finetune.disk import of_a_disk
 from hf_finetune.errors import Fault, RecipeError, UserError
@@ -41,6 +41,7 @@ Of this start, not of a recipe:
 Other verbs (--help tells more):
   hf-finetune recipes [NAME key=value ...] [--origin]     list them, or print one as it would run
   hf-finetune doctor recipe=NAME [key=value ...]          what is the matter with the data, before you train
+  hf-finetune search recipe=NAME [space=FILE.yaml] ...    which values score best on validation; --help tells more
   hf-finetune evaluate RUN_OR_MODEL data.dataset=...      score a finished model on other data
   hf-finetune predict RUN_OR_MODEL INPUT... [--out FILE]  label files, folders, tables or text
   hf-finetune push RUN --repo OWNER/NAME [--private]      a finished run to the Hub: model, card, recipe, scores
@@ -204,6 +205,7 @@ def _leave_process_group() -> None:
 _VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": _train_until_stopped,
     "doctor": commands.doctor,
+    "search": many_runs.search,
     "evaluate": commands.evaluate,
     "predict": commands.predict,
     "push": run_commands.push,

@@ -89,7 +89,7 @@ def tutorials() -> Iterator[str]:
 
 def lengthened(command: str, added: list[str]) -> str:
     """A training command with the words that a comment adds; any other as it is."""
-    trains = re.search(r"(hf-finetune|hf_finetune\S*) (train|doctor|recipe=)", command)
+    trains = re.search(r"(hf-finetune|hf_finetune\S*) (train|doctor|search|recipe=)", command)
     if not (trains and added):
         return command
     keys = [word.partition("=")[0] for word in added]

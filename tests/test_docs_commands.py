@@ -124,7 +124,7 @@ def test_every_command_line_is_one(page, line, verb, rest, tmp_path, monkeypatch
     recipe = next((word.partition("=")[2] for word in words if word.startswith("recipe=")), "")
     if not recipe or recipe.isupper() or recipe.startswith("hub:") or "/" in recipe or recipe.endswith(".yaml"):
         return
-    launch = ("recipe=", "resume=", "precision=", "-", "[")
+    launch = ("recipe=", "resume=", "precision=", "-", "[", "space=", "trials=", "budget=", "engine=", "out=")
     pairs = [word for word in words if "=" in word and not word.startswith(launch)]
     if not ({"hed"} & {pair.partition("=")[2] for pair in pairs}):
         load_recipe(recipe, *pairs)

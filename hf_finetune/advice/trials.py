@@ -78,6 +78,7 @@ def run_trials(
     began: Callable[[str, int], None] | None = None,
     ended: Callable[[Trial, int], None] | None = None,
     passed_over: Callable[[str], str | None] | None = None,
+    warned: set[str] | None = None,
 ) -> dict[str, Trial]:
     """Run every recipe in its own output_dir, on every process alike.
 
@@ -90,6 +91,7 @@ def run_trials(
         began: called with the name and the place (from 0) of each before it starts.
         ended: called with each that has ended, and its place, in place of the line.
         passed_over: asked before each starts; words say why it is not to be run at all, and become its reason.
+        warned: warnings that were told before; new ones are added.
 
     Returns:
         name -> trial, in the plan's order.
@@ -101,7 +103,7 @@ def run_trials(
         Stopped, KeyboardInterrupt: a signal; the same call goes on.
     """
     _check_places(plan)
-    warned: set[str] = set()
+    warned = set() if warned is None else warned
     done: dict[str, Trial] = {}
     with stopping.listening():
         for place, (name, recipe) in enumerate(plan.items()):

@@ -88,13 +88,15 @@ def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Ta
     with first_on_each_machine():
         data = recipe.data
         splits = open_source(data, source)
-        data = settle_splits(data, splits)
+        data = settle_splits(data, splits, recipe.evaluation.test)
         with bad_bytes_named(splits):
             columns = find_columns(take_split(splits, data.train_split, "data.train_split"), recipe.task, data)
             labels, sources = encode_splits(splits, data, columns)
             cleaning = None if data.clean is None else Cleaning(data.clean, labels, recipe.data_seed)
             pooled = data.fold is not None or recipe.evaluation.cross_validation is not None
             chosen = choose_rows(sources, labels, data, recipe.data_seed, cleaning, pooled)
+            if not recipe.evaluation.test:
+                chosen.pop("test", None)  # a share of train: held out, so that nothing is trained on it
             held = ("train", "held_out", *(("validation",) if isinstance(data.validation, float) else ()))
             looked = look_once(chosen, held)
         pool, seen = usable(chosen[POOL], looked[POOL]) if pooled else (None, None)

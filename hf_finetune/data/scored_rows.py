@@ -54,6 +54,8 @@ def load_test(
         DataError: as `load_data`; or a label that the model does not know; or the recipe has no test split.
         UserError: the network or a package is missing.
     """
+    # A run that was not to read its test split may be scored on it later.
+    recipe = recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"test": True})})
     if isinstance(labels, ManyLabels):
         from hf_finetune.data.task_test import load_task_test
 

@@ -17,11 +17,12 @@ _SHARE = 0.2  # of train, held out for the test where there is no split for it
 _VALIDATION = ("validation", "valid", "val", "dev")
 
 
-def settle_splits(data: Data, splits: Mapping[str, Dataset]) -> Data:
+def settle_splits(data: Data, splits: Mapping[str, Dataset], test_is_read: bool = True) -> Data:
     """The data section with a name or a share in place of every `auto`; says what is not called as usual.
 
     Train is the split called train, else the only one there is. Test is the split called test; else, where the
-    validation is a share of train, the only one called validation, valid, val or dev; else a share of train.
+    validation is a share of train, the only one called validation, valid, val or dev; else a share of train. Where it
+    is not to be read (evaluation.test=false) a split of its own is left alone; a share is held out all the same.
     """
     train = data.train_split
     if train == AUTO:
@@ -38,6 +39,8 @@ def settle_splits(data: Data, splits: Mapping[str, Dataset]) -> Data:
             test = usual[0] if len(usual) == 1 and isinstance(data.validation, float) else _SHARE
             what = f"'{test}' is the test" if isinstance(test, str) else f"{test:.0%} of {train} are held out for it"
             say(f"note: there is no split called test; {what} (data.test_split=NAME|{_SHARE}|null).")
+    if isinstance(test, str) and not test_is_read:
+        test = None
     return data.model_copy(update={"train_split": train, "test_split": test})
 
 

@@ -64,7 +64,7 @@ def open_sources(recipe: Recipe, source: Dataset | DatasetDict | None = None) ->
     found = []
     for number, (data, tasks) in enumerate(groups):
         splits = open_source(data, source if number == 0 else None)
-        data = settle_splits(data, splits)
+        data = settle_splits(data, splits, recipe.evaluation.test)
         named = {"train": data.train_split, "validation": data.validation, "test": data.test_split}
         used = {r: take_split(splits, name, _KEYS[r]) for r, name in named.items() if isinstance(name, str)}
         for role, split in used.items():

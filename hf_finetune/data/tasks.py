@@ -80,6 +80,8 @@ def _read(recipe: Recipe, source: TaskSource, labels: ManyLabels) -> _Read:
     splits = encode_source(source, labels)
     cleaning = None if data.clean is None else Cleaning(data.clean, labels, recipe.data_seed)
     chosen = choose_rows(splits, labels, data, recipe.data_seed, cleaning)
+    if not recipe.evaluation.test:
+        chosen.pop("test", None)
     looked = {role: inspect(split.rows) for role, split in chosen.items()}
     return _Read(source, *leave_out_broken(chosen, looked, data.on_error), cleaning)
 

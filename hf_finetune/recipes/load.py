@@ -55,6 +55,16 @@ def load_recipe(name_or_path: str, *pairs: str) -> Recipe:
     return _told(resolve(name_or_path, pairs, origin="override"))
 
 
+def from_text(text: str) -> Recipe:
+    """The recipe that `Recipe.to_yaml` has written.
+
+    Raises:
+        RecipeError: it is none.
+    """
+    tree, faults = _read(text, "recipe")
+    return _resolved(tree, [], "override", faults).recipe
+
+
 def changed(recipe: Recipe, pairs: Sequence[str]) -> Recipe:
     """The recipe with pairs laid over it; see `Recipe.with_overrides`."""
     tree = Tree({})

@@ -92,6 +92,11 @@ class Evaluation(Section):
         description="Test-time augmentation of images: the final scores average the logits over these views "
         "(Krizhevsky et al. 2012).",
     )
+    test: bool = Field(
+        True,
+        description="false: the test split is set apart as ever, and neither read nor scored, as in the trials of "
+        "hf-finetune search.",
+    )
     bootstrap: Annotated[int, Field(ge=0)] = Field(1000, description="Resamples behind each 95% interval; 0 for none.")
     cross_validation: Annotated[int, Field(ge=2, le=100)] | None = Field(
         None,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from hf_finetune.console import say
 from hf_finetune.evaluation import with_intervals
@@ -17,6 +17,7 @@ from hf_finetune.recipes.schema import VIEWS, Recipe
 from hf_finetune.training.account import Account, mean_training_loss
 from hf_finetune.training.arguments import metric_names
 from hf_finetune.training.features import Fitted
+from hf_finetune.training.onlooker import Validated, current
 from hf_finetune.training.setup import Samples
 from hf_finetune.training.trainer import FinetuneTrainer
 
@@ -71,6 +72,7 @@ def score(
     if (views := VIEWS[recipe.evaluation.tta]) > 1:
         say(f"final scores: mean logits of {views} views of each image (evaluation.tta={recipe.evaluation.tta})")
     validation = trainer.predict(samples.validation, metric_key_prefix="validation")
+    _tell_onlooker(task, trainer, validation)
     metrics: dict[str, dict[str, Any]] = {
         "train": outcome.facts() if isinstance(outcome, Fitted) else _training_facts(trainer, outcome),
         "validation": _scores_of(validation.metrics, "validation") | {"samples": len(validation.predictions)},
@@ -94,6 +96,17 @@ def score(
     metrics |= rule_scores(recipe, rule, scored, problem)
     labels = scored["test"][1] if "test" in scored else None
     return Report(metrics, tempered.get("test"), labels, tempered.get("held_out"))
+
+
+def _tell_onlooker(task: TaskData, trainer: FinetuneTrainer, validation: PredictionOutput) -> None:
+    if (onlooker := current()) is None:
+        return
+    name = trainer.args.metric_for_best_model or "loss"
+    score = float(validation.metrics[f"validation_{name}"])
+    more = bool(trainer.args.greater_is_better)
+    problem = "" if task.labels.tasks else task.labels.problem_type
+    logits, labels = np.asarray(validation.predictions), np.asarray(validation.label_ids)
+    onlooker.validated(Validated(name, score, more, problem, logits, labels))
 
 
 def _test_scores(

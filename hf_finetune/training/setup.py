@@ -26,6 +26,7 @@ from hf_finetune.training.mixed_sources import order_of_sources
 from hf_finetune.training.mixing import Mixing, changes_in_words
 from hf_finetune.training.multi_task import scale_of_tasks, tasks_in_words, validation_of_tasks
 from hf_finetune.training.objective import build_objective
+from hf_finetune.training.onlooker import TellsOnlooker, current
 from hf_finetune.training.optimizers import plain_optimizer
 from hf_finetune.training.precision import NumberFormat, Precision
 from hf_finetune.training.random_changes import changed_on_device, image_augment
@@ -153,6 +154,8 @@ def build_trainer(
     )
     trainer.row_names = names_of_rows(task)
     trainer.may_skip = int(recipe.training.values().get("skip_nonfinite_steps") or 0)
+    if (onlooker := current()) is not None:
+        trainer.add_callback(TellsOnlooker(onlooker, trainer))
     if arguments.report_to:
         trainer.add_callback(RecipeAsConfig(recipe, trainer.callback_handler.callbacks))
     return trainer

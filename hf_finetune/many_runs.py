@@ -1,0 +1,97 @@
+"""Verbs of `hf-finetune` that make many runs: search.
+
+As in `commands.py`, each takes its words of the command line and gives the exit code.
+"""
+
+from __future__ import annotations
+
+import re
+
+from hf_finetune import stopping
+from hf_finetune.command_words import Parser, parser_of, take_trust
+from hf_finetune.console import say
+from hf_finetune.errors import UserError
+
+PRECISIONS = ("auto", "no", "bf16", "fp16")
+_BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|seconds?|m|min|minutes?|h|hours?)?", re.IGNORECASE)
+_IN_MINUTES = {"s": 1 / 60, "m": 1.0, "h": 60.0}
+
+
+def search(arguments: list[str]) -> int:
+    """Which values of a recipe's keys score best on validation."""
+    parser = parser_of(
+        "search",
+        "Try values of a recipe's keys and tell which score best on validation, and whether that is more than luck. "
+        "The first trial is the recipe as it is. The test split is read once, for the winner (DIR/best.yaml). The same "
+        "command goes on where it was interrupted.",
+    )
+    parser.add_argument(
+        "pairs",
+        nargs="+",
+        metavar="recipe=NAME|key=value",
+        help="as for train, and: space=FILE.yaml or '{key: [a, b], key: {low: 1e-5, high: 1e-3, log: true}}', what may "
+        "change (the strategy's own if left out); trials=N (20); budget=10min, of training a trial at most (the "
+        "recipe's epochs if left out); engine=optuna|ray; out=DIR",
+    )
+    take_trust(parser)
+    given = parser.parse_intermixed_args(arguments)
+    names = ("recipe", "space", "trials", "budget", "engine", "out", "precision")
+    options, rest = options_of(parser, given.pairs, names)
+    if options.get("precision", "auto") not in PRECISIONS:
+        parser.error(f"precision={options['precision']}: must be one of {', '.join(PRECISIONS)}")
+    trials = options.get("trials", "20")
+    if not trials.isascii() or not trials.isdigit():
+        parser.error(f"trials={trials}: must be a whole number")
+    with stopping.listening():
+        from functools import partial
+
+        from hf_finetune.advice.search import search as run_search
+        from hf_finetune.finetune import finetune
+        from hf_finetune.recipes.load import resolve
+
+        resolved = resolve(options["recipe"], rest)
+        for note in resolved.notes:
+            say(f"note: {note}")
+        run_search(
+            resolved.recipe,
+            partial(finetune, precision=options.get("precision", "auto"), trust_remote_code=given.trust_remote_code),
+            space=options.get("space"),
+            trials=int(trials),
+            minutes=minutes_of(options["budget"]) if "budget" in options else None,
+            engine=options.get("engine", "optuna"),
+            out=options.get("out"),
+        )
+    return 0
+
+
+def minutes_of(budget: str) -> float:
+    """`10min`, `90s` or `1.5h` in minutes.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    read = _BUDGET.fullmatch(budget.strip())
+    if read is None or float(read[1]) == 0:
+        raise UserError(f"budget={budget}: must be minutes of training, such as 10min, 90s or 1.5h")
+    return float(read[1]) * _IN_MINUTES[(read[2] or "m")[0].lower()]
+
+
+def options_of(parser: Parser, pairs: list[str], names: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
+    """The pairs that are options of the verb, and the rest, which are the recipe's; `recipe` must be there.
+
+    Args:
+        parser: that complains.
+        pairs: key=value.
+        names: of the options.
+    """
+    options: dict[str, str] = {}
+    rest = []
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if equals and key in names:
+            options[key] = value
+        else:
+            rest.append(pair)
+    if not options.get("recipe"):
+        parser.error("recipe= is missing: which of them?")
+    return options, rest
