@@ -7,7 +7,8 @@ import os
 import re
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import NoReturn, TextIO
 
 # What a terminal obeys rather than shows (ESC and its relatives, a lone carriage return), what turns the order of
@@ -23,14 +24,21 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+_warned: set[str] | None = None  # inside of `muted`: the warnings that were told
+
+
 def say(text: str = "") -> None:
     """Print a line for the user on rank 0, flushed, so that it keeps its place among progress bars."""
-    if is_main_process():
+    if is_main_process() and not is_muted():
         _print(inert(text), sys.stdout)
 
 
 def warn(text: str) -> None:
     """Print a warning on rank 0 to standard error."""
+    if _warned is not None:
+        if text in _warned:
+            return
+        _warned.add(text)
     if is_main_process():
         _print(f"warning: {inert(text)}", sys.stderr)
 
@@ -39,6 +47,26 @@ def complain(text: str) -> None:
     """Print why the command ends to standard error, on the process that asks; nobody's log changes the exit code."""
     with suppress(OSError, ValueError):
         print(inert(text), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def muted(warned: set[str]) -> Iterator[None]:
+    """Inside, `say` is silent and bars stay away: of runs that are part of something larger, which speaks for them.
+
+    Args:
+        warned: warnings that were told before; each is told once, and added.
+    """
+    global _warned
+    before, _warned = _warned, warned
+    try:
+        yield
+    finally:
+        _warned = before
+
+
+def is_muted() -> bool:
+    """Whether a larger work speaks for the run that asks."""
+    return _warned is not None
 
 
 def _print(text: str, stream: TextIO) -> None:

@@ -18,9 +18,10 @@ FLOORS = [
     {"runs"},
     {"training"},
     {"finished"},
-    {"finetune", "advice"},
+    {"advice"},  # what it runs, it is given
+    {"finetune"},
     {"command_words"},
-    {"commands", "run_commands", "serving"},
+    {"commands", "run_commands", "many_runs", "serving"},
     {"cli"},
     {"run", "__init__"},
 ]

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hf_finetune.console import say
+from hf_finetune.console import is_muted, say
 from hf_finetune.training.live_table import Evaluation, LiveTable
 
 
@@ -30,6 +30,8 @@ class Progress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Open the bar at the step where training starts or goes on."""
+        if is_muted():
+            return
         if state.is_world_process_zero and _at_a_terminal():
             self.table = LiveTable(self.best_metric, state.max_steps, state.global_step)
             self.table.open()

@@ -16,7 +16,7 @@ from torch import distributed, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from hf_finetune.console import is_main_process, warn
+from hf_finetune.console import is_main_process, is_muted, warn
 from hf_finetune.data import TEXT_OF_WINDOW, TextCollator, collate_images, image_samples, normalized
 from hf_finetune.errors import TransientError, UserError
 from hf_finetune.evaluation.label_names import is_unnamed
@@ -102,7 +102,7 @@ class Teacher:
         mine = [int(row) for row in longest_first(samples)[rank::processes]]
         loader = DataLoader(samples, batch_size, sampler=mine, collate_fn=collate, num_workers=workers)
         parts: list[Answers] = []
-        for batch in tqdm(loader, desc=what, unit="batch", leave=False, disable=not is_main_process()):
+        for batch in tqdm(loader, desc=what, unit="batch", leave=False, disable=is_muted() or not is_main_process()):
             answers = self(normalized({name: value.to(device) for name, value in batch.items()}), batch_size)
             parts.append(Answers(answers.logits.cpu(), None if answers.features is None else answers.features.cpu()))
         found: list[Any] = [(mine, parts)]
