@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hf_finetune import stopping
-from hf_finetune.console import is_main_process, say, warn
+from hf_finetune.console import say, warn
 from hf_finetune.finished import check_hub, finished_run, pushed
 from hf_finetune.recipes import Recipe
 from hf_finetune.recipes.rates import default_learning_rate
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from hf_finetune.data import TaskData
     from hf_finetune.model import LoadedModel
     from hf_finetune.runs import Run
-    from hf_finetune.strategy import Applied
-    from hf_finetune.training import FinetuneTrainer, Report, RunFolder
+    from hf_finetune.training import FinetuneTrainer, RunFolder
     from hf_finetune.training.precision import NumberFormat
 
 
@@ -55,20 +55,39 @@ def finetune(
         PushError: the run is finished and saved, and could not be pushed (`hub.push=true`).
     """
     from hf_finetune.data import MEMORY
-    from hf_finetune.training.folder import RunFolder
 
     if data is not None:
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"dataset": MEMORY})})
+    one = partial(_one_run, data=data, precision=precision, trust_remote_code=trust_remote_code)
+    run = one(recipe, resume=resume, accept_changes=accept_changes)
+    if recipe.seeds > 1:
+        from hf_finetune.advice.seeds import with_more_seeds
+
+        run = with_more_seeds(recipe, run, one)
+    return pushed(recipe, run)
+
+
+def _one_run(
+    recipe: Recipe,
+    *,
+    data: Dataset | DatasetDict | None,
+    precision: str,
+    trust_remote_code: bool,
+    resume: str = "auto",
+    accept_changes: bool = False,
+) -> Run:
+    """One training in its folder; one that is finished as it is."""
+    from hf_finetune.training.folder import RunFolder
+
     folder = RunFolder(recipe, resume, accept_changes)
     if folder.finished:
         check_hub(recipe)
-        return pushed(recipe, finished_run(recipe, folder, data, trust_remote_code))
+        return finished_run(recipe, folder, data, trust_remote_code)
     folder.open()
     try:
-        run = _run_that_fits(recipe, folder, data, precision, trust_remote_code)
+        return _run_that_fits(recipe, folder, data, precision, trust_remote_code)
     finally:
         folder.close()
-    return pushed(recipe, run)
 
 
 def _run_that_fits(
@@ -146,7 +165,7 @@ def _run(
         report.metrics["train"] |= used
     report.metrics["train"]["total_seconds"] = round(time.perf_counter() - started, 1)
     report.metrics["train"] |= folder.accepted
-    _save(recipe, folder, task, loaded, applied, trainer, report, table, number_format.name)
+    training.save(recipe, folder, task, loaded, applied, trainer, report, table, number_format.name)
     say(report.in_words(folder.path))
     return Run.load(folder.path, trust_remote_code=trust_remote_code)
 
@@ -201,39 +220,3 @@ def _load_model(recipe: Recipe, task: TaskData, trust_remote_code: bool) -> Load
     if loaded.changes:
         say(f"model: {'; '.join((recipe.model.checkpoint, *loaded.changes))}")
     return loaded
-
-
-def _save(
-    recipe: Recipe,
-    folder: RunFolder,
-    task: TaskData,
-    loaded: LoadedModel,
-    applied: Applied,
-    trainer: FinetuneTrainer,
-    report: Report,
-    table: str,
-    number_format: str,
-) -> None:
-    """Everything that the run leaves, written by rank 0; the others wait for it."""
-    from hf_finetune import training
-    from hf_finetune.publish import save_run
-
-    trainer.release_prefix()
-    trainer.compute_in(bf16=False, channels_last=False)  # what is saved lies in memory as everyone expects it
-    recipe = training.pin_teacher(recipe, trainer.distillation)
-
-    def save() -> None:
-        with training.writing_the_run(folder):
-            save_run(
-                folder.path,
-                recipe=recipe,
-                task=task,
-                loaded=loaded,
-                applied=applied,
-                report=report,
-                table=table,
-                history=trainer.state.log_history,
-                number_format=number_format,
-            )
-
-    training.together(save if is_main_process() else lambda: None)

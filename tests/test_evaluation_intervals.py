@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as sk
 
 from hf_finetune.evaluation import default_metrics, with_intervals
-from hf_finetune.evaluation.intervals import _resample_counts
+from hf_finetune.evaluation.intervals import resample_counts
 from hf_finetune.recipes.metric_names import METRIC_NAMES
 
 SINGLE, MULTI, REGRESSION = METRIC_NAMES
@@ -33,7 +33,7 @@ def draw(problem, seed, samples, classes=8):
 
 
 def test_resamples_draw_as_many_samples_and_every_sample_alike():
-    counts = np.concatenate(list(_resample_counts(200, 5000, seed=3)), axis=1)
+    counts = np.concatenate(list(resample_counts(200, 5000, seed=3)), axis=1)
     assert counts.shape == (200, 5000)
     assert (counts.sum(axis=0) == 200).all()
     assert np.allclose(counts.mean(axis=1), 1, atol=0.08)
@@ -47,7 +47,7 @@ def test_values_equal_metrics_of_the_rows_drawn(problem):
 
     logits, labels = fit_shapes(*draw(problem, 0, 90), problem)
     names = METRIC_NAMES[problem]
-    counts = next(_resample_counts(90, 20, seed=1))
+    counts = next(resample_counts(90, 20, seed=1))
     found = {name: statistic(counts) for name, statistic in statistics_of(logits, labels, problem, names).items()}
     for place in range(20):
         rows = np.repeat(np.arange(90), counts[:, place].astype(int))
@@ -136,7 +136,7 @@ def test_resampled_average_precision_is_sklearns():
     logits, labels = draw(MULTI, 4, 60, classes=3)
     from hf_finetune.evaluation.measures import mean_average_precision
 
-    counts = next(_resample_counts(60, 10, seed=0))
+    counts = next(resample_counts(60, 10, seed=0))
     found = mean_average_precision(logits, labels)(counts)
     for place in range(10):
         weights = counts[:, place]

@@ -147,7 +147,7 @@ def test_the_table_needs_a_terminal_on_both_ends(monkeypatch, out, err):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(progress.sys, "stdout", SimpleNamespace(isatty=lambda: out))
     monkeypatch.setattr(progress.sys, "stderr", SimpleNamespace(isatty=lambda: err))
-    assert progress._at_a_terminal() is (out and err)
+    assert progress.at_a_terminal() is (out and err)
 
 
 METER = """

@@ -87,8 +87,8 @@ def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Ta
         with bad_bytes_named(splits):
             columns = find_columns(take_split(splits, data.train_split, "data.train_split"), recipe.task, data)
             labels, sources = encode_splits(splits, data, columns)
-            cleaning = None if data.clean is None else Cleaning(data.clean, labels, recipe.seed)
-            chosen = choose_rows(sources, labels, data, recipe.seed, cleaning)
+            cleaning = None if data.clean is None else Cleaning(data.clean, labels, recipe.data_seed)
+            chosen = choose_rows(sources, labels, data, recipe.data_seed, cleaning)
             looked = {role: inspect(source.rows) for role, source in chosen.items()}
         kept, looked, skipped = leave_out_broken(chosen, looked, data.on_error)
     return TaskData(

@@ -76,7 +76,7 @@ def load_test(
         with bad_bytes_named({name: split}):
             columns = find_columns(split, recipe.task, with_columns_of(trained_by, data, split))
             encoded = encode_for(labels, split, name, columns)
-            chosen = {"test": limit_rows(encoded, labels, data.max_eval_samples, recipe.seed, "test subset")}
+            chosen = {"test": limit_rows(encoded, labels, data.max_eval_samples, recipe.data_seed, "test subset")}
             kept, _, skipped = leave_out_broken(chosen, {"test": inspect(chosen["test"].rows)}, data.on_error)
     return kept["test"], skipped
 

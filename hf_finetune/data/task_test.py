@@ -68,7 +68,7 @@ def load_task_test(
         stranger = "the model does not know"
         wanted_columns = {task: settings.label for task, settings in tasks.items()}
         encoded = encode_tasks(split, name, columns, wanted_columns, labels, stranger, raw)
-        chosen = {"test": limit_rows(encoded, labels, data.max_eval_samples, recipe.seed, "test subset")}
+        chosen = {"test": limit_rows(encoded, labels, data.max_eval_samples, recipe.data_seed, "test subset")}
         kept, _, skipped = leave_out_broken(chosen, {"test": inspect(chosen["test"].rows)}, data.on_error)
     return kept["test"], skipped
 

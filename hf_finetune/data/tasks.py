@@ -78,8 +78,8 @@ def load_tasks(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> T
 def _read(recipe: Recipe, source: TaskSource, labels: ManyLabels) -> _Read:
     data = source.data
     splits = encode_source(source, labels)
-    cleaning = None if data.clean is None else Cleaning(data.clean, labels, recipe.seed)
-    chosen = choose_rows(splits, labels, data, recipe.seed, cleaning)
+    cleaning = None if data.clean is None else Cleaning(data.clean, labels, recipe.data_seed)
+    chosen = choose_rows(splits, labels, data, recipe.data_seed, cleaning)
     looked = {role: inspect(split.rows) for role, split in chosen.items()}
     return _Read(source, *leave_out_broken(chosen, looked, data.on_error), cleaning)
 

@@ -61,7 +61,7 @@ def with_intervals(
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in values}
     if resamples and exists:
         statistics = statistics_of(logits, labels, problem_type, names, trust_remote_code)
-        for counts in _resample_counts(len(logits), resamples, seed):
+        for counts in resample_counts(len(logits), resamples, seed):
             for name in exists:
                 drawn[name].append(statistics[name](counts))
     result: dict[str, float | list[float] | None] = {}
@@ -72,7 +72,7 @@ def with_intervals(
     return result
 
 
-def _resample_counts(samples: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+def resample_counts(samples: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Counts (samples, B) of B resamples with replacement, until `resamples` have been drawn."""
     rng = np.random.default_rng(seed)
     at_once = max(1, _CELLS // samples)

@@ -121,6 +121,9 @@ class Data(Section):
     max_eval_samples: PositiveInt | None = Field(
         None, description="Seeded, stratified subset of the test split, and of a validation split named by you."
     )
+    seed: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="By which rows are chosen and held out; the recipe's seed if left out."
+    )
     on_error: Literal["raise", "skip"] = Field(
         "raise", description="Broken rows: stop and name them, or leave them out and list them in skipped.jsonl."
     )

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 # Far above what anybody has used, far below what brings a machine down. The seed is as large as numpy takes it.
 _MOST: dict[str, float] = {
     "seed": 2**32 - 1,
+    "seeds": 1_000,
+    "data.seed": 2**32 - 1,
     "model.in_channels": 4_096,
     "model.image_size": 16_384,
     "model.max_length": 4_194_304,
@@ -38,6 +40,8 @@ def faults_of_sizes(recipe: Recipe) -> Iterator[tuple[str, str]]:
         value = _at(recipe, path)
         if isinstance(value, (int, float)) and value > most:
             yield path, f"{value:,} must be at most {int(most):,}"
+    if recipe.seed <= _MOST["seed"] < recipe.seed + recipe.seeds - 1:
+        yield "seeds", f"{recipe.seeds:,} from seed {recipe.seed:,} on go beyond {int(_MOST['seed']):,}: begin lower"
     hidden = getattr(recipe.model.head, "hidden", ())
     if max(hidden, default=0) > _WIDEST or any(one * other > _WEIGHTS for one, other in pairwise(hidden)):
         yield "model.head.hidden", f"{list(hidden)[:8]} makes a head larger than any: layers of at most {_WIDEST:,}"

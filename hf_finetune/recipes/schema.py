@@ -132,6 +132,11 @@ class Recipe(Section):
     hub: Hub = Hub()
     expected: Expected | None = None
     seed: Annotated[int, Field(ge=0)] = 0
+    seeds: PositiveInt = Field(
+        1,
+        description="Train so many times, with seed, seed + 1, ..., on the same rows; the scores are then told over "
+        "seeds and test samples. The run in output_dir is that of seed; the others lie in output_dir/seeds.",
+    )
     output_dir: str = "runs/finetune"
 
     @model_validator(mode="after")
@@ -140,6 +145,11 @@ class Recipe(Section):
         if faults:
             raise PairsError(faults)
         return self
+
+    @property
+    def data_seed(self) -> int:
+        """The seed by which rows are chosen and held out."""
+        return self.seed if self.data.seed is None else self.data.seed
 
     def with_overrides(self, *pairs: str) -> Recipe:
         """A new recipe with `dotted.path=value` pairs laid over this one, by the rules of the command line.

@@ -15,12 +15,12 @@ from hf_finetune.training.out_of_memory import OutOfMemory
 from hf_finetune.training.precision import choose_precision
 from hf_finetune.training.prefix_setup import cache_prefix, kept_facts
 from hf_finetune.training.quiet import quiet_libraries
-from hf_finetune.training.rescue import warn_of_little_room, writing_the_run
+from hf_finetune.training.rescue import warn_of_little_room
 from hf_finetune.training.restarts import meet_anew
 from hf_finetune.training.run_facts import facts
+from hf_finetune.training.saving_run import save
 from hf_finetune.training.scoring import Report, score
 from hf_finetune.training.setup import build_trainer, data_in_words, head_in_words, make_samples, plan_in_words
-from hf_finetune.training.teaching import pin_teacher
 from hf_finetune.training.threads import use_every_core
 from hf_finetune.training.told import told
 from hf_finetune.training.trainer import FinetuneTrainer
@@ -49,9 +49,9 @@ __all__ = [
     "learn",
     "make_samples",
     "meet_anew",
-    "pin_teacher",
     "plan_in_words",
     "quiet_libraries",
+    "save",
     "score",
     "settle_batch",
     "settle_format",
@@ -60,5 +60,4 @@ __all__ = [
     "use_every_core",
     "warn_of_little_room",
     "watching",
-    "writing_the_run",
 ]

@@ -32,7 +32,7 @@ class Progress(TrainerCallback):
         """Open the bar at the step where training starts or goes on."""
         if is_muted():
             return
-        if state.is_world_process_zero and _at_a_terminal():
+        if state.is_world_process_zero and at_a_terminal():
             self.table = LiveTable(self.best_metric, state.max_steps, state.global_step)
             self.table.open()
         elif state.is_world_process_zero:
@@ -102,7 +102,7 @@ class Progress(TrainerCallback):
             self.bar = None
 
 
-def _at_a_terminal() -> bool:
+def at_a_terminal() -> bool:
     """Whether a table can be drawn again and again in its place, and no lines are wanted in a file instead."""
     if not (sys.stderr.isatty() and sys.stdout.isatty()):  # the table would take with it what goes to the file
         return False

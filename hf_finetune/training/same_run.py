@@ -73,7 +73,7 @@ def asked_revisions(recipe: Recipe) -> dict[str, str]:
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    return _flat(recipe.model_dump(mode="json", exclude={"expected", "output_dir", "hub"}))
+    return _flat(recipe.model_dump(mode="json", exclude={"expected", "output_dir", "hub", "seeds"}))
 
 
 def _is_revision(path: str) -> bool:
