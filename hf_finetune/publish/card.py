@@ -50,6 +50,7 @@ def model_card(
         f"# {name}",
         _what(recipe, labels),
         f"## Scores\n\n{score_table(metrics[split], split)}" if split in metrics else "",
+        _under("### Over seeds", seeds_table(metrics.get("seeds", {}))),
         _picture(CONFUSION, "True classes by row, predicted ones by column, over the test samples", pictures),
         f"## How to use it\n\n{usage(recipe, repo or name, own_code)}",
         beyond_pipelines(recipe),
@@ -87,6 +88,24 @@ def score_table(scores: dict[str, Any], split: str) -> str:
     )
     return (
         "\n".join(lines) + f"\n\nMeasured on the {scores.get('samples', 0):,} samples of the {split} split.{bootstrap}"
+    )
+
+
+def seeds_table(section: dict[str, Any]) -> str:
+    """Means over seeds with their intervals, as Markdown; empty where there was one seed."""
+    if len(section.get("seeds", ())) < 2:
+        return ""
+    lines = ["| metric | mean | 95% interval | standard deviation | by seed |", "|---|---|---|---|---|"]
+    for name, told in section["metrics"].items():
+        interval, std = told["ci95"], told["std"]
+        between = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
+        apart = "" if std is None else f"{std:.4f}"
+        values = ", ".join(map(_number, told["values"]))
+        lines.append(f"| {name} | {_number(told['mean'])} | {between} | {apart} | {values} |")
+    return (
+        "\n".join(lines) + f"\n\nThe same recipe trained with the seeds {', '.join(map(str, section['seeds']))} on the "
+        f"same rows; the model here is that of the first. These intervals hold over seeds and over the samples of the "
+        f"{section['split']} split."
     )
 
 

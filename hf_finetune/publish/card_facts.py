@@ -107,7 +107,10 @@ def limits(recipe: Recipe, metrics: dict[str, dict[str, Any]], about: dict[str, 
         )
     else:
         lines.append("- There was no test split: the validation scores chose the model, and flatter it.")
-    lines.append(f"- One run with one seed ({recipe.seed}). The intervals tell the chance of the test samples alone.")
+    if len(metrics.get("seeds", {}).get("seeds", ())) < 2:
+        lines.append(
+            f"- One run with one seed ({recipe.seed}). The intervals tell the chance of the test samples alone."
+        )
     if rows := about.get("rows", {}).get("train"):
         lines.append(f"- It learned from {rows:,} samples, with the errors of their labels and what they leave out.")
     if recipe.task == "text-classification":

@@ -71,6 +71,7 @@ def view_of(run: Material) -> dict[str, Any]:
         "samples": run.metrics[split].get("samples", 0),
         "headline": headline(run, scores),
         "scores": scores,
+        "seeds": _over_seeds(run, [score["name"] for score in headline(run, scores)]),
         "figures": [*figures, *([fit] if fit else [])],
         "tasks": _tasks(run),
         "strategy": strategy_rows(data.get("strategy", "")),
@@ -84,6 +85,21 @@ def view_of(run: Material) -> dict[str, Any]:
         "made": data.get("made", "")[:16].replace("T", " "),
         "missing": "" if data else _LATER,
     }
+
+
+def _over_seeds(run: Material, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The metrics of the headline, seed by seed, and their means with intervals over seeds and rows."""
+    section: dict[str, Any] = run.metrics.get("seeds", {})
+    found = []
+    for name in names:
+        told = section.get("metrics", {}).get(name, {"mean": None})
+        if told["mean"] is None or len(section["seeds"]) < 2:
+            continue
+        parts = [{"label": f"seed {seed}", "samples": section["samples"], "score": value, "ci95": None}
+                 for seed, value in zip(section["seeds"], told["values"], strict=True)]  # fmt: skip
+        mean = {"label": "mean", "samples": section["samples"], "score": told["mean"], "ci95": told["ci95"]}
+        found.append(whiskers({"name": f"Over {len(parts)} seeds", "metric": name, "parts": [mean, *parts]}))
+    return found
 
 
 def headline(run: Material, scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
