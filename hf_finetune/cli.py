@@ -8,8 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+<<<<<<< HEAD
 from hf_finetune import commands, run_commands, serving, stopping
 from hf_finetune.console import complain, is_main_process, leave, say
+=======
+from hf_finetune import commands, many_runs, run_commands, serving, stopping
+from hf_finetune.console import inert, is_main_process, leave, say
+>>>>>>> 6213c84 (hf-finetune compare: a grid of runs at equal budgets, paired tests, a page, and which to take)
 from hf_finetune.disk import of_a_disk
 from hf_finetune.errors import Fault, RecipeError, UserError
 from hf_finetune.recipes import list_recipes
@@ -41,6 +46,7 @@ Of this start, not of a recipe:
 Other verbs (--help tells more):
   hf-finetune recipes [NAME key=value ...] [--origin]     list them, or print one as it would run
   hf-finetune doctor recipe=NAME [key=value ...]          what is the matter with the data, before you train
+  hf-finetune compare recipe=NAME strategy=head,lora      several ways at equal budgets: scores, tests, which to take
   hf-finetune evaluate RUN_OR_MODEL data.dataset=...      score a finished model on other data
   hf-finetune predict RUN_OR_MODEL INPUT... [--out FILE]  label files, folders, tables or text
   hf-finetune push RUN --repo OWNER/NAME [--private]      a finished run to the Hub: model, card, recipe, scores
@@ -86,7 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return disk.exit_code
     except KeyboardInterrupt:
         # A newline first: a progress bar may stand unfinished on the line.
-        again = ": the same command continues from the last checkpoint (resume=auto)" if verb == "train" else ""
+        goes_on = verb in ("train", "compare")
+        again = ": the same command continues from the last checkpoint (resume=auto)" if goes_on else ""
         _complain(f"\ninterrupted{again}", wait=False)  # by the user, who has ended all processes at once
         return 130
     finally:
@@ -204,6 +211,7 @@ def _leave_process_group() -> None:
 _VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": _train_until_stopped,
     "doctor": commands.doctor,
+    "compare": many_runs.compare,
     "evaluate": commands.evaluate,
     "predict": commands.predict,
     "push": run_commands.push,
