@@ -79,10 +79,11 @@ def _why_cheap(take: dict[str, Any], best: dict[str, Any], pairs: Sequence[dict[
     sign = 1.0 if pair["first"] == best["name"] else -1.0
     times = best["seconds"] / max(take["seconds"], 1e-9)
     interval = sorted(sign * end for end in pair["ci95"]) if pair["ci95"] else None
-    between = f", 95% between {gap(interval[0], metric)} and {gap(interval[1], metric)}" if interval else ""
+    ends = [gap(end, metric).removesuffix(" points") for end in interval or ()]
+    between = f", 95% between {ends[0]} and {ends[1]}" if ends else ""
     scores = f"{number(take['score']['mean'], metric)} against {number(best['score']['mean'], metric)}"
     return (
-        f"a run costs {duration(take['seconds'])}, {times:.3g} times less than {best['name']}, which scores best. Its "
+        f"a run costs {duration(take['seconds'])}, {times:.2g} times less than {best['name']}, which scores best. Its "
         f"{metric} is {scores}, and that difference ({gap(sign * pair['difference'], metric)}{between}) may be chance "
         f"(p = {pair['p_holm']:.2g}, corrected for all pairs)."
     )
