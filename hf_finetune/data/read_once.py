@@ -39,7 +39,7 @@ def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Ta
     """
     if _read is None:
         return load_anew(recipe, source)
-    parts = recipe.model_dump(mode="json", include={"task": True, "data": True, "tasks": True})
+    parts = recipe.model_dump(mode="json", include={"task", "data", "tasks"})
     parts["data"].pop("seed")  # in data_seed
     key = json.dumps([parts, recipe.data_seed, id(source)], sort_keys=True)
     if key not in _read:
