@@ -13,13 +13,12 @@ from hf_finetune import commands, run_commands, serving, stopping
 from hf_finetune.console import complain, is_main_process, leave, say
 =======
 from hf_finetune import commands, many_runs, run_commands, serving, stopping
+from hf_finetune.command_words import PRECISIONS
 from hf_finetune.console import inert, is_main_process, leave, say
 >>>>>>> 6213c84 (hf-finetune compare: a grid of runs at equal budgets, paired tests, a page, and which to take)
 from hf_finetune.disk import of_a_disk
 from hf_finetune.errors import Fault, RecipeError, UserError
 from hf_finetune.recipes import list_recipes
-
-PRECISIONS = ("auto", "no", "bf16", "fp16")
 
 _USAGE = """\
 hf-finetune: fine-tune an image or text checkpoint of the Hugging Face Hub; a recipe says how.

@@ -7,6 +7,8 @@ from typing import Any, NoReturn
 
 from hf_finetune.errors import UserError
 
+PRECISIONS = ("auto", "no", "bf16", "fp16")
+
 
 class Parser(argparse.ArgumentParser):
     """argparse whose complaints end like all others: one message, one rank, exit code 2."""

@@ -6,9 +6,7 @@ As in `commands.py`, each takes its words of the command line and gives the exit
 from __future__ import annotations
 
 from hf_finetune import stopping
-from hf_finetune.command_words import Parser, parser_of, take_trust
-
-PRECISIONS = ("auto", "no", "bf16", "fp16")
+from hf_finetune.command_words import PRECISIONS, Parser, parser_of, take_trust
 
 
 def compare(arguments: list[str]) -> int:
@@ -32,15 +30,17 @@ def compare(arguments: list[str]) -> int:
     if options.get("precision", "auto") not in PRECISIONS:
         parser.error(f"precision={options['precision']}: must be one of {', '.join(PRECISIONS)}")
     with stopping.listening():
+        from hf_finetune.advice.compare_plan import plan_of
+
+        plan = plan_of(options["recipe"], rest, options.get("budget"))
+
         from functools import partial
 
         from hf_finetune.advice.compare import compare as run_comparison
-        from hf_finetune.advice.compare import plan_of
         from hf_finetune.finetune import finetune
 
-        plan = plan_of(options["recipe"], rest, options.get("budget"))
-        one = partial(finetune, precision=options.get("precision", "auto"), trust_remote_code=given.trust_remote_code)
-        run_comparison(plan, one)
+        precision = options.get("precision", "auto")
+        run_comparison(plan, partial(finetune, precision=precision, trust_remote_code=given.trust_remote_code))
     return 0
 
 

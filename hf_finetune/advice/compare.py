@@ -103,8 +103,7 @@ def _written(plan: Plan, cells: Mapping[str, Mapping[int, Trial]]) -> dict[str, 
         found = without_nan(results_of(plan, cells))
         text = json.dumps(found, indent=2, allow_nan=False, ensure_ascii=False)
         write_whole(plan.folder / RESULTS, text + "\n")
-        folders = [next(t.run.path for t in own.values() if t.run) for own in cells.values() if any(
-            t.run for t in own.values())]  # fmt: skip
+        folders = [Path(cell["folder"]) for cell in found["cells"]]
         write_page(found, folders, plan.folder / PAGE)
         say(table_in_words(found))
         say(f"{plan.folder / PAGE}")

@@ -102,10 +102,12 @@ def _cell(
         }
     train = [run.metrics["train"] for run in runs.values()]
     epochs = [value for one in train if (value := one.get("epochs")) is not None]
-    whole = total_epochs(plan.cells[name])
+    recipe = plan.cells[name]
+    may_end = plan.minutes is not None and recipe.evaluation.patience is None  # else it has ended early by itself
+    whole = total_epochs(recipe)
     return {
         "name": name,
-        "folder": plan.cells[name].output_dir,
+        "folder": recipe.output_dir,
         "seeds": list(runs),
         "score": metrics[metric],
         "metrics": metrics,
@@ -113,7 +115,7 @@ def _cell(
         "seconds": median(one["total_seconds"] for one in train),
         "training_seconds": median(one["seconds"] for one in train),
         "epochs": _mean(epochs) if epochs else None,
-        "cut_short": plan.minutes is not None and any(value < whole - 0.01 for value in epochs),
+        "cut_short": may_end and any(value < whole - 0.01 for value in epochs),
         "failed": sum(trial.run is None for trial in own.values()),
     }
 

@@ -64,7 +64,8 @@ class TrialTable:
 
     def left(self) -> float | None:
         """Seconds that the rest will take, by those of its kind that have been run; None where nothing tells."""
-        ran = {name: trial.seconds for name, trial in self.done.items() if trial.run is not None and not trial.found}
+        done = list(self.done.items())  # the table is drawn by another thread
+        ran = {name: trial.seconds for name, trial in done if trial.run is not None and not trial.found}
         if not ran:
             return None
         mean = sum(ran.values()) / len(ran)
