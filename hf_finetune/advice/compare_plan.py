@@ -150,6 +150,8 @@ def _recipes(
 
 def _check_folders(plan: Plan) -> None:
     """Raise a UserError that tells of every folder in the way."""
+    if not plan.folder.exists():
+        return
     from hf_finetune.training.folder import RunFolder
 
     if (plan.folder / "metrics.json").is_file() or (plan.folder / "recipe.yaml").is_file():
