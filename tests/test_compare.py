@@ -77,10 +77,9 @@ def test_killed_and_started_again_it_ends_with_the_same_table(call):
     few = (*JOB, "training.save_strategy=steps", "training.save_steps=2", "training.eval_strategy=steps",
            "training.eval_steps=2")  # fmt: skip
     call.folder.mkdir()
-    script = str(REPOSITORY / "hf_finetune" / "cli.py")
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     started = subprocess.Popen(
-        [sys.executable, script, "compare", *few, "output_dir=killed"], cwd=call.folder, env=environment,
+        [sys.executable, "-m", "hf_finetune.cli", "compare", *few, "output_dir=killed"], cwd=call.folder, env=environment,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     inside = call.folder / "killed" / "full"

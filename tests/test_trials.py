@@ -1,6 +1,9 @@
 """Many runs in one process: one that fails does not end the rest, a signal does; one line a run."""
 
+import io
+
 import pytest
+from rich.console import Console
 
 from hf_finetune.advice.compare_choice import chosen
 from hf_finetune.advice.compare_table import TrialTable
@@ -81,6 +84,22 @@ def test_the_table_tells_what_is_left_by_runs_of_the_same_kind(tmp_path, capsys)
         assert table.left() == 30.0
     out = capsys.readouterr().out
     assert "finished before" in out and out.count("\n") == 3
+
+
+def test_on_a_terminal_every_run_has_its_row(tmp_path):
+    recipe = load_recipe("digits")
+    names = ["a 0", "b 0", "c 0", "d [red]"]
+    table = TrialTable(names, {name: name for name in names})
+    table.ended(Trial("a 0", recipe, Finished(0.5), seconds=2.0), 0)
+    table.ended(Trial("b 0", recipe, reason="no memory\nmore"), 1)
+    table.began("c 0", 2)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(table._drawn())
+    rows = [line.split() for line in console.export_text().splitlines()]
+    assert rows[1][:5] == ["a", "0", "0.5000", "2", "s"]
+    assert rows[2] == ["b", "0", "failed:", "no", "memory"]
+    assert rows[3][-1] == "runs" and rows[4] == ["d", "[red]", "waits"]  # a name is no markup
+    assert rows[5][:3] == ["2", "of", "4,"]
 
 
 def cell(name, score, seconds):

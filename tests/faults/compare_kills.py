@@ -2,9 +2,9 @@
 
     HF_HOME=/some/hf_home HF_HUB_OFFLINE=1 python tests/faults/compare_kills.py --folder scratch
 
-Three strategies x five seeds of ViT-Tiny on ants and bees (`local/ants_bees` of hf_home). SIGKILL falls at moments drawn at
-random; the same command is then given again until it ends. Scores, intervals, tests and what is said of them must be
-those of the comparison that was left alone; seconds are not compared, since no two starts have them alike.
+Three strategies x five seeds of ViT-Tiny on ants and bees (`local/ants_bees` of hf_home). SIGKILL falls at moments
+drawn at random; the same command is then given again until it ends. Scores, intervals and tests must be those of the
+comparison that was left alone; seconds are not compared, since no two starts have them alike.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Comparison:
         """Start it; what it says goes to NAME.log."""
         with (self.folder / f"{self.name}.log").open("a") as log:
             return subprocess.Popen(
-                [sys.executable, str(REPOSITORY / "hf_finetune" / "cli.py"), *self.words],
+                [sys.executable, "-m", "hf_finetune.cli", *self.words],
                 cwd=self.folder, env=self.environment, stdout=log, stderr=subprocess.STDOUT, text=True,
             )  # fmt: skip
 
