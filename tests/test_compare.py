@@ -78,10 +78,9 @@ def test_killed_and_started_again_it_ends_with_the_same_table(call):
            "training.eval_steps=2")  # fmt: skip
     call.folder.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    started = subprocess.Popen(
-        [sys.executable, "-m", "hf_finetune.cli", "compare", *few, "output_dir=killed"], cwd=call.folder, env=environment,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "hf_finetune.cli", "compare", *few, "output_dir=killed"]
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    started = subprocess.Popen(command, cwd=call.folder, env=environment, **silent)
     inside = call.folder / "killed" / "full"
     until = time.monotonic() + 120
     while not list(inside.glob("checkpoints/checkpoint-*")) and time.monotonic() < until:
