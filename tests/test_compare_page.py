@@ -64,7 +64,8 @@ def test_it_has_every_part(page):
     text = page.read_text()
     wanted = [
         "Take lora", "92.1%", "std of seeds", "always bees", "Time against score", "Is it chance?", "real",
-        "may be chance", "&lt; 0.0001", "log loss", "Validation accuracy", "freeze", "strategy.kind", "bitfit", "cut short", "A note.",
+        "may be chance", "&lt; 0.0001", "log loss", "Validation accuracy", "freeze", "strategy.kind", "bitfit",
+        "cut short", "A note.",
         "the same 3 epochs each", "take this",
     ]  # fmt: skip
     assert [part for part in wanted if part not in text] == []
@@ -79,7 +80,8 @@ def test_names_are_inert_and_nothing_is_loaded(page):
 def test_the_words_of_the_console_say_the_same(found):
     words = table_in_words(found)
     wanted = ["test accuracy, 153 samples, over 3 seeds", "0.9210", "0.9180 and 0.9680", "cut short",
-              "always bees: 0.5420", "head less lora: -0.0190, p = 1e-05", "failed: freeze, seed 0", "Take lora"]  # fmt: skip
+              "always bees: 0.5420", "head less lora: -0.0190, p = 1e-05", "failed: freeze, seed 0",
+              "Take lora"]  # fmt: skip
     assert [part for part in wanted if part not in words] == []
 
 
