@@ -146,7 +146,7 @@ def _pairs(
         right = None
         if len(seeds) == 1 and answers:
             right = _right(answers[one, seeds[0]], answers[other, seeds[0]], metric)
-        told = difference(*values, *drawn, rows[1] if rows else 0, right)  # type: ignore[arg-type]
+        told = difference(values[0], values[1], drawn[0], drawn[1], rows[1] if rows else 0, right)
         found.append({"first": one, "second": other, "difference": told.value, "ci95": told.ci95, "p": told.p,
                       "method": told.method, "seeds": seeds})  # fmt: skip
     for pair, corrected in zip(found, holm([pair["p"] for pair in found]), strict=True):

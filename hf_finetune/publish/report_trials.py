@@ -124,7 +124,7 @@ def _row(cell: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
 
 def _baseline(found: Mapping[str, Any]) -> dict[str, str] | None:
     told = found["baseline"]
-    return told and {"what": told["what"], "shown": number(told["score"], is_share(found["metric"]))}
+    return None if told is None else {"what": told["what"], "shown": number(told["score"], is_share(found["metric"]))}
 
 
 def _pair(pair: Mapping[str, Any], metric: str) -> dict[str, str]:

@@ -102,7 +102,7 @@ def cells_of(axes: Mapping[str, Sequence[str]], common: Sequence[str], kinds: Ma
         kinds: of the recipe itself, by `strategy` and `model.head`.
     """
     every = [tuple(zip(axes, values, strict=True)) for values in product(*axes.values())]
-    fixed = [tuple(pair.partition("=")[::2]) for pair in common]
+    fixed = [(key, value) for key, _, value in (pair.partition("=") for pair in common)]
     whole = [_Combination((*fixed, *own), {**kinds, **_chosen((*fixed, *own))}) for own in every]
     cells: dict[tuple[tuple[str, str], ...], tuple[str, tuple[str, ...]]] = {}
     for one in whole:
