@@ -93,14 +93,16 @@ def _over_seeds(recipe: Recipe, own: dict[int, Trial]) -> dict[int, Trial]:
 
 
 def _written(plan: Plan, cells: Mapping[str, Mapping[int, Trial]]) -> dict[str, Any]:
-    """Results, page and words, by rank 0; the others wait, and read the file."""
-    from hf_finetune.training.agreement import together
+    """Results, page and words, by rank 0; the others wait, and are told the results."""
+    from hf_finetune.training.agreement import as_the_first, together
+
+    found: dict[str, Any] = {}
 
     def write() -> None:
         from hf_finetune.publish.report_trials import write_page
         from hf_finetune.publish.save import without_nan
 
-        found = without_nan(results_of(plan, cells))
+        found.update(without_nan(results_of(plan, cells)))
         text = json.dumps(found, indent=2, allow_nan=False, ensure_ascii=False)
         write_whole(plan.folder / RESULTS, text + "\n")
         folders = [Path(cell["folder"]) for cell in found["cells"]]
@@ -109,8 +111,7 @@ def _written(plan: Plan, cells: Mapping[str, Mapping[int, Trial]]) -> dict[str, 
         say(f"{plan.folder / PAGE}")
 
     together(write if is_main_process() else lambda: None)
-    results: dict[str, Any] = json.loads((plan.folder / RESULTS).read_text(encoding="utf-8"))
-    return results
+    return as_the_first(found)
 
 
 @contextmanager
