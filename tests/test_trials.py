@@ -1,7 +1,6 @@
 """Many runs in one process: one that fails does not end the rest, a signal does; one line a run."""
 
 import io
-from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -9,7 +8,7 @@ from rich.console import Console
 from hf_finetune.advice.compare_choice import chosen
 from hf_finetune.advice.compare_table import TrialTable
 from hf_finetune.advice.trials import Trial, run_trials
-from hf_finetune.console import muted, say, warn
+from hf_finetune.console import say, warn
 from hf_finetune.disk import DiskError
 from hf_finetune.errors import RecipeError, UserError
 from hf_finetune.recipes import load_recipe
@@ -135,21 +134,3 @@ def test_what_could_not_be_tested_is_said_to_be_so():
     cells = [cell("head", 0.94, 10.0), cell("full", 0.95, 600.0)]
     told = chosen(cells, [], metric="accuracy", greater=True, lone=False)
     assert told["cell"] == "full" and "could not be tested against head" in told["sentence"]
-
-
-def test_a_bar_of_predictions_stays_away_from_a_muted_run(capsys):
-    """As when a run was killed between its scores and its page, which is drawn when it is found again."""
-    torch = pytest.importorskip("torch")
-    from hf_finetune.evaluation.predict import predict_logits
-
-    class Answers(torch.nn.Module):
-        def forward(self, pixel_values):
-            return SimpleNamespace(logits=pixel_values.mean(dim=(2, 3)))
-
-    rows = [{"pixel_values": torch.ones(3, 4, 4)} for _ in range(4)]
-    job = (Answers(), rows, lambda items: {"pixel_values": torch.stack([item["pixel_values"] for item in items])})
-    with muted(set()):
-        predict_logits(*job, progress="looking again")
-    assert capsys.readouterr().err == ""
-    predict_logits(*job, progress="looking again")
-    assert "looking again" in capsys.readouterr().err
