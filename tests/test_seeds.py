@@ -11,6 +11,8 @@ from hf_finetune.publish.seed_scores import seeds_in_words, seeds_section
 from hf_finetune.recipes import load_recipe
 from hf_finetune.runs import Run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
