@@ -118,6 +118,7 @@ def test_the_cheapest_that_is_not_significantly_worse_is_taken():
     assert (told["cell"], told["best"]) == ("lora", "full")
     assert "10 times less than full" in told["sentence"]
     assert "+1.0 points, 95% between -1.0 and +3.0" in told["sentence"] and "p = 0.4" in told["sentence"]
+    assert "as much as 3 points: more seeds" in told["sentence"]
 
 
 def test_the_best_is_taken_where_everything_cheaper_is_worse():

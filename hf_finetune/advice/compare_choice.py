@@ -8,6 +8,7 @@ from typing import Any
 from hf_finetune.publish.report_words import duration, is_share
 
 SIGNIFICANT = 0.05  # of Holm's corrected p
+_MUCH = 0.03  # of a share, that may be lost
 _CHEAPER = 0.9  # of the seconds: less of a difference is none
 _LONE = (
     "One seed each: this tells these models apart, not the strategies; seeds=5 would tell how much of it is the chance "
@@ -77,6 +78,7 @@ def _why_cheap(take: dict[str, Any], best: dict[str, Any], pairs: Sequence[dict[
     pair = pair_of(take, best, pairs)
     assert pair is not None  # else it would count as worse
     sign = 1.0 if pair["first"] == best["name"] else -1.0
+    told = sign * pair["difference"]
     times = best["seconds"] / max(take["seconds"], 1e-9)
     interval = sorted(sign * end for end in pair["ci95"]) if pair["ci95"] else None
     ends = [gap(end, metric).removesuffix(" points") for end in interval or ()]
@@ -84,9 +86,17 @@ def _why_cheap(take: dict[str, Any], best: dict[str, Any], pairs: Sequence[dict[
     scores = f"{number(take['score']['mean'], metric)} against {number(best['score']['mean'], metric)}"
     return (
         f"a run costs {duration(take['seconds'])}, {times:.2g} times less than {best['name']}, which scores best. Its "
-        f"{metric} is {scores}, and that difference ({gap(sign * pair['difference'], metric)}{between}) may be chance "
-        f"(p = {pair['p_holm']:.2g}, corrected for all pairs)."
+        f"{metric} is {scores}, and that difference ({gap(told, metric)}{between}) may be chance "
+        f"(p = {pair['p_holm']:.2g}, corrected for all pairs).{_at_worst(told, interval, metric)}"
     )
+
+
+def _at_worst(told: float, interval: Sequence[float] | None, metric: str) -> str:
+    """A warning where so little is known that much may be lost."""
+    lost = 0.0 if interval is None else interval[1] if told >= 0 else -interval[0]
+    if not is_share(metric) or lost < _MUCH:
+        return ""
+    return f" It may also be as much as {100 * lost:.0f} points: more seeds or more test rows would tell."
 
 
 def number(value: float, metric: str) -> str:

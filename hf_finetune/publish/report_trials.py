@@ -101,7 +101,7 @@ def _whiskers(found: Mapping[str, Any], metric: str, title: str) -> dict[str, An
     times = {cell["name"]: duration(cell["seconds"]) for cell in found["cells"]}
     for row in placed["rows"]:
         row["samples_said"] = times[row["label"]]
-    return placed
+    return placed if title != placed["metric"] else placed | {"metric": ""}
 
 
 def _row(cell: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _row(cell: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
         "shown": number(told["mean"], share),
         "between": f"{number(interval[0], share)} – {number(interval[1], share)}" if interval else "–",
         "std": "–" if told["std"] is None else number(told["std"], share),
-        "values": ", ".join(number(value, share) for value in told["values"]),
+        "by_seed": ", ".join(number(value, share) for value in told["values"]),
         "validation": number(cell["validation"], share) if cell["validation"] is not None else "–",
         "time": duration(cell["seconds"]),
         "training": duration(cell["training_seconds"]),
