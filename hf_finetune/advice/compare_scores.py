@@ -136,17 +136,19 @@ def _pairs(
     places = {key: place for place, key in enumerate(answers)}
     seed = min((seed for _, seed in answers), default=0)
     rows = rows_of(list(answers.values()), [metric], resamples, seed).get(metric) if answers else None
-    found = []
+    found: list[dict[str, Any]] = []
     for one, other in combinations(done, 2):
         seeds = [seed for seed in done[one] if seed in done[other]]
-        values = [[done[name][seed].metrics[split].get(metric) for seed in seeds] for name in (one, other)]
-        if not seeds or any(value is None for column in values for value in column):
+        known: list[list[Any]] = [
+            [done[name][seed].metrics[split].get(metric) for seed in seeds] for name in (one, other)
+        ]
+        if not seeds or any(value is None for column in known for value in column):
             continue
         drawn = [None if rows is None else rows[0][[places[name, seed] for seed in seeds]] for name in (one, other)]
         right = None
         if len(seeds) == 1 and answers:
             right = _right(answers[one, seeds[0]], answers[other, seeds[0]], metric)
-        told = difference(values[0], values[1], drawn[0], drawn[1], rows[1] if rows else 0, right)
+        told = difference(known[0], known[1], drawn[0], drawn[1], rows[1] if rows else 0, right)
         found.append({"first": one, "second": other, "difference": told.value, "ci95": told.ci95, "p": told.p,
                       "method": told.method, "seeds": seeds})  # fmt: skip
     for pair, corrected in zip(found, holm([pair["p"] for pair in found]), strict=True):
