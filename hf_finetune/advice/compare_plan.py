@@ -53,10 +53,11 @@ class Plan:
 
     def in_words(self) -> str:
         """What will be done, in two lines."""
-        seeds = f" x {len(self.seeds)} seeds ({self.seeds[0]} to {self.seeds[-1]})" if len(self.seeds) > 1 else ""
+        count, seeds = len(self.cells), self.seeds
+        several = f"{count} x {len(seeds)} seeds ({seeds[0]} to {seeds[-1]}) = " if len(seeds) > 1 else ""
         names = " | ".join(self.cells)
         return (
-            f"comparing {len(self.cells)}{seeds} = {len(self.cells) * len(self.seeds)} runs of {self.title}: {names}\n"
+            f"comparing {several}{count * len(seeds)} runs of {self.title}: {names}\n"
             f"at equal budgets: {self.budget_in_words()}; in {self.folder}"
         )
 
