@@ -8,14 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-<<<<<<< HEAD
-from hf_finetune import commands, run_commands, serving, stopping
-from hf_finetune.console import complain, is_main_process, leave, say
-=======
 from hf_finetune import commands, many_runs, run_commands, serving, stopping
 from hf_finetune.command_words import PRECISIONS
-from hf_finetune.console import inert, is_main_process, leave, say
->>>>>>> 6213c84 (hf-finetune compare: a grid of runs at equal budgets, paired tests, a page, and which to take)
+from hf_finetune.console import complain, is_main_process, leave, say
 from hf_finetune.disk import of_a_disk
 from hf_finetune.errors import Fault, RecipeError, UserError
 from hf_finetune.recipes import list_recipes

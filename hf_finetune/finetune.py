@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hf_finetune.data import TaskData
     from hf_finetune.model import LoadedModel
     from hf_finetune.runs import Run
-    from hf_finetune.training import FinetuneTrainer, RunFolder
+    from hf_finetune.training import RunFolder
     from hf_finetune.training.precision import NumberFormat
 
 
