@@ -9,12 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from hf_finetune import commands, many_runs, run_commands, serving, stopping
+from hf_finetune.command_words import PRECISIONS
 from hf_finetune.console import complain, is_main_process, leave, say
 from hf_finetune.disk import of_a_disk
 from hf_finetune.errors import Fault, RecipeError, UserError
 from hf_finetune.recipes import list_recipes
-
-PRECISIONS = ("auto", "no", "bf16", "fp16")
 
 _USAGE = """\
 hf-finetune: fine-tune an image or text checkpoint of the Hugging Face Hub; a recipe says how.
@@ -42,6 +41,7 @@ Other verbs (--help tells more):
   hf-finetune recipes [NAME key=value ...] [--origin]     list them, or print one as it would run
   hf-finetune doctor recipe=NAME [key=value ...]          what is the matter with the data, before you train
   hf-finetune search recipe=NAME [space=FILE.yaml] ...    which values score best on validation; --help tells more
+  hf-finetune compare recipe=NAME strategy=head,lora      several ways at equal budgets: scores, tests, which to take
   hf-finetune evaluate RUN_OR_MODEL data.dataset=...      score a finished model on other data
   hf-finetune predict RUN_OR_MODEL INPUT... [--out FILE]  label files, folders, tables or text
   hf-finetune push RUN --repo OWNER/NAME [--private]      a finished run to the Hub: model, card, recipe, scores
@@ -87,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return disk.exit_code
     except KeyboardInterrupt:
         # A newline first: a progress bar may stand unfinished on the line.
-        again = ": the same command continues from the last checkpoint (resume=auto)" if verb == "train" else ""
+        goes_on = verb in ("train", "compare")
+        again = ": the same command continues from the last checkpoint (resume=auto)" if goes_on else ""
         _complain(f"\ninterrupted{again}", wait=False)  # by the user, who has ended all processes at once
         return 130
     finally:
@@ -206,6 +207,7 @@ _VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": _train_until_stopped,
     "doctor": commands.doctor,
     "search": many_runs.search,
+    "compare": many_runs.compare,
     "evaluate": commands.evaluate,
     "predict": commands.predict,
     "push": run_commands.push,

@@ -1,20 +1,48 @@
-"""Verbs of `hf-finetune` that make many runs: search.
+"""Verbs of `hf-finetune` that make many runs: compare, search.
 
 As in `commands.py`, each takes its words of the command line and gives the exit code.
 """
 
 from __future__ import annotations
 
-import re
-
 from hf_finetune import stopping
-from hf_finetune.command_words import Parser, parser_of, take_trust
+from hf_finetune.command_words import PRECISIONS, Parser, minutes_of, parser_of, take_trust
 from hf_finetune.console import say
-from hf_finetune.errors import UserError
 
-PRECISIONS = ("auto", "no", "bf16", "fp16")
-_BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|seconds?|m|min|minutes?|h|hours?)?", re.IGNORECASE)
-_IN_MINUTES = {"s": 1 / 60, "m": 1.0, "h": 60.0}
+
+def compare(arguments: list[str]) -> int:
+    """The same recipe several ways at equal budgets, and which of them to take."""
+    parser = parser_of(
+        "compare",
+        "Train a recipe several ways at equal budgets, and tell how sure it is which is best: scores with intervals "
+        "over seeds and test samples, paired tests, time. The same command goes on where it was interrupted.",
+    )
+    parser.add_argument(
+        "pairs",
+        nargs="+",
+        metavar="recipe=NAME|key=value",
+        help="as for train; a key with several values between commas (strategy=head,lora,full) is an axis; seeds=N "
+        "trains each with N seeds; budget=10min gives each so many minutes of training, else each has the recipe's "
+        "epochs; output_dir=... holds it all",
+    )
+    take_trust(parser)
+    given = parser.parse_intermixed_args(arguments)
+    options, rest = options_of(parser, given.pairs, ("recipe", "budget", "precision"))
+    if options.get("precision", "auto") not in PRECISIONS:
+        parser.error(f"precision={options['precision']}: must be one of {', '.join(PRECISIONS)}")
+    with stopping.listening():
+        from hf_finetune.advice.compare_plan import plan_of
+
+        plan = plan_of(options["recipe"], rest, options.get("budget"))
+
+        from functools import partial
+
+        from hf_finetune.advice.compare import compare as run_comparison
+        from hf_finetune.finetune import finetune
+
+        precision = options.get("precision", "auto")
+        run_comparison(plan, partial(finetune, precision=precision, trust_remote_code=given.trust_remote_code))
+    return 0
 
 
 def search(arguments: list[str]) -> int:
@@ -39,6 +67,9 @@ def search(arguments: list[str]) -> int:
     options, rest = options_of(parser, given.pairs, names)
     if options.get("precision", "auto") not in PRECISIONS:
         parser.error(f"precision={options['precision']}: must be one of {', '.join(PRECISIONS)}")
+    minutes = minutes_of(options["budget"]) if "budget" in options else None
+    if minutes is None and "budget" in options:
+        parser.error(f"budget={options['budget']}: must be minutes of training, such as 10min, 90s or 1.5h")
     trials = options.get("trials", "20")
     if not trials.isascii() or not trials.isdigit():
         parser.error(f"trials={trials}: must be a whole number")
@@ -57,23 +88,11 @@ def search(arguments: list[str]) -> int:
             partial(finetune, precision=options.get("precision", "auto"), trust_remote_code=given.trust_remote_code),
             space=options.get("space"),
             trials=int(trials),
-            minutes=minutes_of(options["budget"]) if "budget" in options else None,
+            minutes=minutes,
             engine=options.get("engine", "optuna"),
             out=options.get("out"),
         )
     return 0
-
-
-def minutes_of(budget: str) -> float:
-    """`10min`, `90s` or `1.5h` in minutes.
-
-    Raises:
-        UserError: it is none of these.
-    """
-    read = _BUDGET.fullmatch(budget.strip())
-    if read is None or float(read[1]) == 0:
-        raise UserError(f"budget={budget}: must be minutes of training, such as 10min, 90s or 1.5h")
-    return float(read[1]) * _IN_MINUTES[(read[2] or "m")[0].lower()]
 
 
 def options_of(parser: Parser, pairs: list[str], names: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:

@@ -44,9 +44,13 @@ class Run:
         """A run by its output_dir."""
         return cls(path, trust_remote_code=trust_remote_code)
 
+    def again(self) -> Run:
+        """The same run, its files read anew."""
+        return type(self)(self.path, trust_remote_code=self._trust)
+
     @cached_property
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """`train`, `validation` and `test`, as metrics.json holds them."""
+        """`train`, `validation` and `test`, as metrics.json holds them; of several runs `seeds` too."""
         scores: dict[str, dict[str, Any]] = json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
         return scores
 

@@ -18,6 +18,7 @@ from hub_server import LoopbackHub
 from model_samples import save_checkpoint
 
 from hf_finetune import load_recipe
+from hf_finetune.advice.compare_plan import plan_of
 from hf_finetune.cli import _VERBS
 
 # Fragments about runs that the reader has, and scripts that are given arguments: not run from top to bottom.
@@ -126,7 +127,10 @@ def test_every_command_line_is_one(page, line, verb, rest, tmp_path, monkeypatch
         return
     launch = ("recipe=", "resume=", "precision=", "-", "[", "space=", "trials=", "budget=", "engine=", "out=")
     pairs = [word for word in words if "=" in word and not word.startswith(launch)]
-    if not ({"hed"} & {pair.partition("=")[2] for pair in pairs}):
+    if verb == "compare":
+        options = dict(pair.split("=", 1) for pair in pairs if pair.startswith("budget="))
+        plan_of(recipe, [pair for pair in pairs if not pair.startswith("budget=")], options.get("budget"))
+    elif not ({"hed"} & {pair.partition("=")[2] for pair in pairs}):
         load_recipe(recipe, *pairs)
 
 

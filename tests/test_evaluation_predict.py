@@ -9,6 +9,7 @@ import torch
 from evaluation_samples import image_model, images, save_model, text_model, texts
 from transformers import pipeline
 
+from hf_finetune.console import muted
 from hf_finetune.data import TextCollator, text_samples
 from hf_finetune.errors import UserError
 from hf_finetune.evaluation.commands import evaluate_command, predict_command
@@ -48,6 +49,16 @@ def test_images_are_answered_as_pipelines_do(vit, batch_size):
     assert len({answer["label"] for answer in ours}) > 1
     for own, other in zip(ours, theirs, strict=True):
         assert own["label"] == other["label"] and own["score"] == pytest.approx(other["score"], abs=1e-5)
+
+
+def test_a_bar_stays_away_from_a_run_that_is_one_of_many(vit, capsys):
+    """As where a run was killed between its scores and its page, which is drawn when it is found again."""
+    predictor = Predictor(load_finished(vit))
+    with muted(set()):
+        predictor.answer(images(2), 2, "looking again")
+    assert capsys.readouterr().err == ""
+    predictor.answer(images(2), 2, "looking again")
+    assert "looking again" in capsys.readouterr().err
 
 
 def test_texts_and_pairs_are_answered_as_pipelines_do(bert):

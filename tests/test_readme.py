@@ -17,7 +17,11 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
     line.partition("  #")[0] for block in re.findall(r"```\n(.*?)```", README, re.S) for line in block.splitlines()
 ]
-RECIPES = [tuple(shlex.split(line.partition("recipe=")[2])) for line in COMMANDS if " recipe=" in line]
+RECIPES = [
+    tuple(shlex.split(line.partition("recipe=")[2]))
+    for line in COMMANDS
+    if " recipe=" in line and " compare " not in line
+]
 OWN_DATA = [pairs for pairs in RECIPES if any(pair.startswith("data.dataset=") for pair in pairs)]
 VERBS = [shlex.split(line)[1:] for line in COMMANDS if line.startswith("hf-finetune ")]
 

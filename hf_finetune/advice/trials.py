@@ -83,7 +83,8 @@ def run_trials(
     """Run every recipe in its own output_dir, on every process alike.
 
     Finished runs are taken as they are, interrupted ones go on (`resume=auto`, which is `finetune`'s default). What the
-    runs say is muted, warnings are told once; one line a trial is said unless `ended` is given.
+    runs say is muted, warnings are told once; one line a trial is said unless `ended` is given. Data that they have in
+    common is read once; features of frozen blocks are shared as they always are.
 
     Args:
         plan: name -> recipe, in the order in which they run; no two may have the same output_dir.
@@ -102,10 +103,12 @@ def run_trials(
             processes whatever does not befall all of them alike.
         Stopped, KeyboardInterrupt: a signal; the same call goes on.
     """
+    from hf_finetune.data.read_once import read_once
+
     _check_places(plan)
     warned = set() if warned is None else warned
     done: dict[str, Trial] = {}
-    with stopping.listening():
+    with stopping.listening(), read_once():
         for place, (name, recipe) in enumerate(plan.items()):
             if began is not None:
                 began(name, place)

@@ -35,12 +35,13 @@ def told_by_all(reason: str | None) -> str | None:
     if not several_processes():
         return reason
     from torch import distributed
+    from torch.distributed.distributed_c10d import _get_default_store
 
     if not distributed.is_initialized():  # failed before they knew of each other: then nothing can be agreed on
         if reason is not None:
             raise UserError(reason)
         return None
-    store = distributed.distributed_c10d._get_default_store()
+    store = _get_default_store()
     turn, rank, size = next(_turn), distributed.get_rank(), distributed.get_world_size()
     store.set(f"trial/{turn}/{rank}", f"failed {reason}" if reason is not None else "finished")
     keys = [f"trial/{turn}/{other}" for other in range(size)]

@@ -5,7 +5,8 @@ from hf_finetune.data.image_samples import collate_images, image_samples
 from hf_finetune.data.images import decode_image
 from hf_finetune.data.labels import LabelSpace
 from hf_finetune.data.levels import normalized
-from hf_finetune.data.load import TaskData, load_data
+from hf_finetune.data.load import TaskData
+from hf_finetune.data.read_once import load_data
 from hf_finetune.data.scored_rows import labels_of, load_test
 from hf_finetune.data.sources import MEMORY
 from hf_finetune.data.text_samples import TEXT_OF_WINDOW, TextCollator, text_samples

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from hf_finetune.console import warn
+from hf_finetune.console import is_muted, warn
 from hf_finetune.data import normalized
 from hf_finetune.errors import UserError
 from hf_finetune.evaluation.products import fast_products
@@ -65,7 +65,7 @@ def predict_logits(
         _evaluating(model),
         fast_products(),
         fast_attention(model, batch_size=batch_size),
-        tqdm(total=len(order), desc=progress, disable=progress is None, unit="sample") as bar,
+        tqdm(total=len(order), desc=progress, disable=progress is None or is_muted(), unit="sample") as bar,
     ):
         while done < len(order):
             rows = order[done : done + batch_size]

@@ -28,7 +28,7 @@ def compared(runs: Sequence[Material], views: Sequence[dict[str, Any]]) -> dict[
         "scores": _scores(runs, views),
         "figures": curves_of_runs(histories, metric),
         "classes": _classes(views),
-        "settings": _settings(runs),
+        "settings": settings_that_differ(runs),
         "notes": _notes(runs),
     }
 
@@ -69,7 +69,8 @@ def _classes(views: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def _settings(runs: Sequence[Material]) -> list[tuple[str, list[str]]]:
+def settings_that_differ(runs: Sequence[Material]) -> list[tuple[str, list[str]]]:
+    """Keys of the recipes with the value of each run, where these are not all the same."""
     flat = [_flat(run.recipe.model_dump(mode="json", exclude={"output_dir", "expected"})) for run in runs]
     keys = list(dict.fromkeys(key for one in flat for key in one))
     lines = [(key, [str(one.get(key, "–")) for one in flat]) for key in keys]

@@ -45,32 +45,34 @@ def render(runs: Sequence[dict[str, Any]], compared: dict[str, Any] | None) -> s
 
 
 @cache
-def _template() -> Any:
+def _template(name: str) -> Any:
     """To compile it takes longer than to draw a page of it."""
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("report.html")
+    return environment.get_template(name)
 
 
-def _rendered(runs: Sequence[dict[str, Any]], compared: dict[str, Any] | None) -> str:
+def filled(name: str, **values: Any) -> str:
+    """A template with its values, our style and our script.
+
+    Args:
+        name: of the template.
+        values: that it names.
+    """
     from markupsafe import Markup
 
     style, script = ((_FOLDER / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     # Both are our own files, the only text that goes in unescaped beside the charts, which escape for themselves.
-    return (
-        _template()
-        .render(
-            runs=runs,
-            compared=compared,
-            title=" · ".join(run["name"] for run in runs),
-            sections=_sections(runs, compared),
-            style=Markup(style),
-            script=Markup(script),
-            digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        )
-        .lstrip()
-    )
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page: str = _template(name).render(style=Markup(style), script=Markup(script), digest=digest, **values)
+    return page.lstrip()
+
+
+def _rendered(runs: Sequence[dict[str, Any]], compared: dict[str, Any] | None) -> str:
+    title = " · ".join(run["name"] for run in runs)
+    sections = _sections(runs, compared)
+    return filled("report.html", runs=runs, compared=compared, title=title, sections=sections, made=runs[0]["made"])
 
 
 def _sections(runs: Sequence[dict[str, Any]], compared: dict[str, Any] | None) -> list[tuple[str, str]]:

@@ -65,7 +65,8 @@ class Published:
         name = (
             f"{self.repo.replace('/', '--')}-{self.commit[:12]}"  # another owner's, or another commit, is another run
         )
-        resolved = resolve(f"{HUB}{self.repo}@{self.commit}", [f"output_dir=runs/{name}-reproduced", *pairs])
+        own = (f"output_dir=runs/{name}-reproduced", "seeds=1")  # what is judged is one run's score
+        resolved = resolve(f"{HUB}{self.repo}@{self.commit}", [*own, *pairs])
         for note in resolved.notes:
             say(f"note: {note}")
         recipe = resolved.recipe

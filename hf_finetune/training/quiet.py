@@ -6,6 +6,8 @@ import logging
 import sys
 import warnings
 
+from hf_finetune.console import is_muted
+
 
 def quiet_libraries() -> None:
     """Silence the notes of transformers, datasets and the Hub client; their errors still come through.
@@ -19,7 +21,7 @@ def quiet_libraries() -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     datasets.utils.logging.set_verbosity_error()
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or is_muted():
         datasets.disable_progress_bars()
         disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
