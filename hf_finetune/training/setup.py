@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from torch.utils.data import Dataset, Sampler
 from transformers import TrainingArguments
 
 from hf_finetune.data import TextCollator, collate_images, image_samples, text_samples
+from hf_finetune.data.streamed import is_streamed, known_targets
+from hf_finetune.data.streamed_samples import streamed_samples
 from hf_finetune.evaluation import compute_metrics
 from hf_finetune.recipes.optimizer_names import PLAIN_OPTIMIZERS
 from hf_finetune.recipes.rates import rate_in_words
@@ -33,12 +35,14 @@ from hf_finetune.training.rates_log import RatesLog
 from hf_finetune.training.reporting import RecipeAsConfig
 from hf_finetune.training.sampling import BalancedSampler
 from hf_finetune.training.step_callbacks import callbacks_of_steps
+from hf_finetune.training.stream_order import StreamOrder
 from hf_finetune.training.targets import TargetScale, scale_of
 from hf_finetune.training.teaching import teach
 from hf_finetune.training.trainer import FinetuneTrainer
 
 if TYPE_CHECKING:
     from hf_finetune.data import TaskData
+    from hf_finetune.data.streamed import StreamedRows
     from hf_finetune.model import LoadedModel
     from hf_finetune.strategy import Applied
 
@@ -77,12 +81,17 @@ def make_samples(recipe: Recipe, task: TaskData, loaded: LoadedModel, device: to
     plain: Callable[[Any], Dataset[Any]]
     if recipe.task == "text-classification":
         plain = partial(_texts, recipe, task, loaded)
-        train, collate = _texts(recipe, task, loaded, task.train, recipe.data.augment), TextCollator(loaded.processor)
+        train = _streamed(recipe, task, loaded, recipe.data.augment)
+        train = train or _texts(recipe, task, loaded, task.train, recipe.data.augment)
+        collate = TextCollator(loaded.processor)
     else:
         augment = image_augment(recipe, task)
         on_device = changed_on_device(recipe, augment, device)
         plain, collate = partial(image_samples, processor=loaded.processor), collate_images  # type: ignore[assignment]
-        train = image_samples(task.train, loaded.processor, augment=augment, seed=recipe.seed, on_device=on_device)
+        train = _streamed(recipe, task, loaded, augment, on_device)
+        train = train or image_samples(
+            task.train, loaded.processor, augment=augment, seed=recipe.seed, on_device=on_device
+        )
     return Samples(
         train,
         plain(task.validation),
@@ -91,6 +100,15 @@ def make_samples(recipe: Recipe, task: TaskData, loaded: LoadedModel, device: to
         None if task.held_out is None else plain(task.held_out),
         None if task.pool is None else partial(plain, task.pool),
     )
+
+
+def _streamed(
+    recipe: Recipe, task: TaskData, loaded: LoadedModel, augment: Any, on_device: bool = False
+) -> Dataset[Any] | None:
+    """The training samples where their rows are streamed."""
+    if not is_streamed(task.train):
+        return None
+    return streamed_samples(recipe, cast("StreamedRows", task.train), loaded.processor, augment, on_device)
 
 
 def _texts(recipe: Recipe, task: TaskData, loaded: LoadedModel, split: Any, augment: Any = None) -> Dataset[Any]:
@@ -119,7 +137,7 @@ def build_trainer(
     problem = task.labels.problem_type
     scale: TargetScale | None = scale_of_tasks(task) if task.labels.tasks else None
     if problem == "regression":
-        scale = scale_of(np.asarray(task.train["label"]), applied, loaded.fresh)
+        scale = scale_of(np.asarray(known_targets(task.train)), applied, loaded.fresh)
     mixing = Mixing.of(recipe, task.labels)
     sampler = _sampler(recipe, task, arguments, samples)
     distillation, samples = teach(
@@ -162,6 +180,8 @@ def _sampler(recipe: Recipe, task: TaskData, arguments: TrainingArguments, sampl
     """The order of the training rows, where it is not a plain shuffle."""
     if recipe.loss.sampling == "balanced":
         return BalancedSampler(task.train["label"], recipe.seed)
+    if is_streamed(task.train):
+        return StreamOrder.of(cast("StreamedRows", task.train), arguments, recipe.seed)
     if (mixed := order_of_sources(task, recipe.seed)) is not None:
         return mixed
     # transformers' own group_by_length draws from the global generator: a resumed run would see other rows.
