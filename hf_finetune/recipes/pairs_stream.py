@@ -21,7 +21,7 @@ def faults_of_stream(recipe: Recipe) -> Iterator[tuple[str, str]]:
         name = "views" if recipe.cache.prefix != "on" else "prefix"
         yield (
             f"cache.{name}",
-            "keeps features of all training rows, and data.streaming=true is for more rows: remove it",
+            "keeps features of all rows, and data.streaming=true is for more of them: remove it",
         )
     if recipe.distill is not None:
         yield "distill", f"{_ALL}: the teacher answers them once. Remove it, or say data.streaming=false"
