@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 import tarfile
 
 import numpy as np
 import pytest
 from data_samples import encoded, image_recipe, make_recipe, photo, private_cache  # noqa: F401
+from datasets import Image
 from stream_samples import NAMES, Made, as_jsonl, as_parquet, as_tar, made, pictures, put, sentences
 from transformers import ViTImageProcessor
 
@@ -71,7 +71,7 @@ def test_the_same_start_finds_the_same_rows_and_a_change_of_a_file_is_seen(tmp_p
 def test_samples_are_those_of_rows_in_memory():
     processor = ViTImageProcessor(size={"height": 8, "width": 8})
     split = pictures(10)
-    in_memory = split.cast_column("image", __import__("datasets").Image(decode=False))
+    in_memory = split.cast_column("image", Image(decode=False))
     expected = collate_images(image_samples(in_memory, processor).__getitems__([7, 0, 3]))
     found = collate_images(StreamedImages(streamed(Made(split, [4, 4, 2])), processor, None).__getitems__([7, 0, 3]))
     assert expected.keys() == found.keys()
@@ -95,7 +95,7 @@ def test_what_cannot_be_used_stops_with_row_and_reason_or_is_left_out_of_its_bat
     processor = ViTImageProcessor(size={"height": 8, "width": 8})
     with pytest.raises(DataError, match=r"row 2 of train \(counted from 0\) cannot be used: .* it is a web page"):
         StreamedImages(streamed(broken), processor, None).__getitems__([1, 2])
-    with pytest.raises(DataError, match="row 4 of train .* the label is missing"):
+    with pytest.raises(DataError, match=r"row 4 of train .* the label is missing"):
         StreamedImages(streamed(broken), processor, None).__getitems__([4])
     passing = StreamedImages(streamed(broken, on_error="skip"), processor, None)
     assert [int(sample["labels"]) for sample in passing.__getitems__(range(6))] == [0, 1, 0, 2]
@@ -158,7 +158,7 @@ def test_files_that_cannot_be_streamed_are_told(tmp_path, name, content, words):
 
 
 def test_without_the_network_a_data_set_of_the_hub_is_told():
-    with pytest.raises(UserError, match="data.streaming=false"):
+    with pytest.raises(UserError, match=r"data\.streaming=false"):
         load_data(make_recipe("nobody/nothing", streaming=True))
 
 
@@ -209,4 +209,3 @@ def test_an_archive_is_looked_through_once(tmp_path, monkeypatch):
     from hf_finetune.data.shards_tar import _headers
 
     assert [row[2] for row in kept_index(path, _headers)] == first.sizes.tolist() == [6]
-    assert io.DEFAULT_BUFFER_SIZE  # nothing else was opened
