@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -53,18 +53,16 @@ class Shards:
         weight: bytes of a chunk in memory, about.
     """
 
-    def __init__(
-        self, files: Sequence[str], features: Features, places: Any, sizes: Iterable[int], weight: float
-    ) -> None:
+    def __init__(self, files: Sequence[str], features: Features, places: Any, sizes: Any, weight: float) -> None:
+        if not np.sum(sizes):
+            raise DataError(f"{', '.join(files[:3])}: no rows.")
         self.files, self.features = tuple(files), features
         self.places = np.asarray(places, dtype=np.int64).reshape(len(places), -1)
-        self.sizes = np.fromiter(sizes, dtype=np.int64)
+        self.sizes = np.asarray(sizes, dtype=np.int64)
         self.weight = weight
         digest = hashlib.blake2b(repr([stamp_of(file) for file in files]).encode(), digest_size=16)
         digest.update(self.places.tobytes() + self.sizes.tobytes())
         self.stamp = digest.hexdigest()
-        if not self.sizes.sum():
-            raise DataError(f"{', '.join(self.files[:3])}: no rows.")
 
     @property
     def strange(self) -> bool:
@@ -123,6 +121,20 @@ def kept_index(file: str, make: Callable[[str], list[list[int]]]) -> list[list[i
     with suppress(OSError):  # a home that cannot be written to: the next run looks again
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(found))
+    return found
+
+
+def kept_places(files: Sequence[str], make: Callable[[Sequence[str]], list[tuple[int, ...]]]) -> np.ndarray:
+    """What a look at many files finds of each chunk, int64 (chunks, facts); kept until one of the files changes."""
+    key = hashlib.blake2b(repr((make.__qualname__, [stamp_of(file) for file in files])).encode(), digest_size=16)
+    path = cache_home() / "shards" / f"{key.hexdigest()}.npy"
+    with suppress(OSError, ValueError):
+        kept: np.ndarray = np.load(path, allow_pickle=False)
+        return kept
+    found = np.asarray(make(files), dtype=np.int64).reshape(-1, 4)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda place: np.save(place, found))
     return found
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from datasets import Features
 
 from hf_finetune.data.kinds import kind_of_file
-from hf_finetune.data.shards import Shards, check_chunk, of_each, open_file
+from hf_finetune.data.shards import Shards, check_chunk, kept_places, of_each, open_file
 from hf_finetune.data.shown import shown
 from hf_finetune.data.sizes import check_size
 from hf_finetune.errors import DataError
@@ -33,16 +33,10 @@ class ParquetRows(Shards):
     """
 
     def __init__(self, files: Sequence[str], features: Features | None = None) -> None:
-        footers = of_each(_footer, files)
-        schema = footers[0][0]
-        for file, (found, _) in zip(files, footers, strict=True):
-            if found.names != schema.names:
-                raise DataError(f"{file} has the columns {found.names}; {files[0]} has {schema.names}.")
-        places = [(number, group) for number, (_, rows) in enumerate(footers) for group in range(len(rows))]
-        groups = [group for _, rows in footers for group in rows]
-        total = sum(size for _, size in groups)
-        told = features or Features.from_arrow_schema(schema)
-        super().__init__(files, told, places, (rows for rows, _ in groups), total / max(1, len(groups)))
+        groups = kept_places(files, _groups)
+        told = features or Features.from_arrow_schema(_footer(files[0])[0])
+        weight = float(groups[:, 3].mean()) if len(groups) else 0.0
+        super().__init__(files, told, groups[:, :2], groups[:, 2], weight)
         self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
         self._process = os.getpid()
 
@@ -66,6 +60,16 @@ class ParquetRows(Shards):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict()}
+
+
+def _groups(files: Sequence[str]) -> list[tuple[int, int, int, int]]:
+    """Of each row group the number of its file, its own in it, its rows and its bytes."""
+    footers = of_each(_footer, files)
+    names = footers[0][0].names
+    for file, (found, _) in zip(files, footers, strict=True):
+        if found.names != names:
+            raise DataError(f"{file} has the columns {found.names}; {files[0]} has {names}.")
+    return [(number, at, *group) for number, (_, groups) in enumerate(footers) for at, group in enumerate(groups)]
 
 
 def _footer(file: str) -> tuple[pa.Schema, list[tuple[int, int]]]:
