@@ -34,7 +34,7 @@ class TarRows(Shards):
 
     Args:
         files: of one data set.
-        features: in place of those that the first samples tell.
+        features: in place of those that the first samples tell, for the fields that are read.
 
     Raises:
         DataError: a file is no tar archive of samples.
@@ -46,7 +46,8 @@ class TarRows(Shards):
         rows = [count for found in indices for _, _, count in found]
         weight = sum(end - begin for _, begin, end in places) / max(1, len(places))
         super().__init__(files, Features(), places, rows, weight)
-        self.features = features or self._told()
+        told = self._told()
+        self.features = Features({name: (features or told).get(name, feature) for name, feature in told.items()})
 
     def read(self, chunk: int, columns: Sequence[str]) -> pa.Table:
         """See `RowSource`."""
