@@ -33,8 +33,8 @@ def sources(family):
     return made(sentences if family in TEXT_FAMILIES else pictures, SIZES)
 
 
-@pytest.mark.parametrize("family", ["vit", pytest.param("bert", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("saves", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "saves"), [("vit", 2), ("bert", 1)])
 def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(tmp_path, monkeypatch, family, saves):
     """Three steps a pass, a checkpoint every two: after the first save in the first pass, after the second in the
     second. `datasets`' own streams go on wrongly there."""

@@ -44,7 +44,7 @@ def recipe_of(tmp_path, kind, rows=30):
     return image_recipe(splits, streaming=True, validation=0.2)
 
 
-@pytest.mark.parametrize("kind", ["parquet", "jsonl", "tar"])
+@pytest.mark.parametrize("kind", ["parquet", "tar", pytest.param("jsonl", marks=pytest.mark.slow)])
 def test_every_row_trains_or_is_held_out_once(tmp_path, kind):
     task = load_data(recipe_of(tmp_path, kind))
     rows = task.train.read(range(len(task.train)))
@@ -58,6 +58,7 @@ def test_every_row_trains_or_is_held_out_once(tmp_path, kind):
         assert [row.values["image"]["bytes"] for row in rows] == [encoded(photo(row.id, (12, 9))) for row in rows]
 
 
+@pytest.mark.slow
 def test_the_same_start_finds_the_same_rows_and_a_change_of_a_file_is_seen(tmp_path):
     recipe = recipe_of(tmp_path, "jsonl")
     first, second = load_data(recipe), load_data(recipe)

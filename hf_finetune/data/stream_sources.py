@@ -81,9 +81,10 @@ def _of_files(paths: Sequence[Path]) -> RowSource:
 def _of_builder(name: str, data: Data, folder: Path | None = None) -> dict[str, RowSource]:
     """The files of a repository, or of a folder that is made like one, as `datasets` finds them."""
     try:
-        with guarded(folder):
+        with guarded(folder or name):
             builder = datasets.load_dataset_builder(name, data.config, revision=None if folder else data.revision)
-            found = {str(split): _places(files, folder) for split, files in (builder.config.data_files or {}).items()}
+            given = builder.config.data_files or {}
+            found = {str(split): _places(files, folder or name) for split, files in given.items()}
     except datasets.exceptions.DatasetNotFoundError as error:
         raise DataError(f"data.dataset={name}: the Hub has no such data set, or it is private. {error}") from error
     except (ConnectionError, OSError) as error:
@@ -112,10 +113,10 @@ def _of_builder(name: str, data: Data, folder: Path | None = None) -> dict[str, 
     return {split: _READERS[kind](files, features) for split, files in found.items()}
 
 
-def _places(files: Any, folder: Path | None) -> list[str]:
-    from hf_finetune.data.guarded import check_place
+def _places(files: Any, home: Path | str) -> list[str]:
+    from hf_finetune.data.places import check_place
 
     places = [str(file) for file in files]
     for place in places:
-        check_place(place, folder)
+        check_place(place, home)
     return places

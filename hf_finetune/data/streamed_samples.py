@@ -47,6 +47,14 @@ def streamed_samples(
     return StreamedTexts(split, processor, limit_of(processor, data.max_length), overlap, changes)
 
 
+def streamed_or_none(
+    recipe: Recipe, split: Any, processor: Any, augment: Any, on_device: bool = False
+) -> torch.utils.data.Dataset[Any] | None:
+    """`streamed_samples` of training rows that are streamed; None of others."""
+    streamed = isinstance(split, StreamedRows)
+    return streamed_samples(recipe, split, processor, augment, on_device) if streamed else None
+
+
 class StreamedImages(ImageSamples):
     """`image_samples` of streamed rows.
 

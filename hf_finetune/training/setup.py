@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 
 from hf_finetune.data import TextCollator, collate_images, image_samples, text_samples
 from hf_finetune.data.streamed import is_streamed, known_targets
-from hf_finetune.data.streamed_samples import streamed_samples
+from hf_finetune.data.streamed_samples import streamed_or_none
 from hf_finetune.evaluation import compute_metrics
 from hf_finetune.recipes.optimizer_names import PLAIN_OPTIMIZERS
 from hf_finetune.recipes.rates import rate_in_words
@@ -81,14 +81,14 @@ def make_samples(recipe: Recipe, task: TaskData, loaded: LoadedModel, device: to
     plain: Callable[[Any], Dataset[Any]]
     if recipe.task == "text-classification":
         plain = partial(_texts, recipe, task, loaded)
-        train = _streamed(recipe, task, loaded, recipe.data.augment)
+        train = streamed_or_none(recipe, task.train, loaded.processor, recipe.data.augment)
         train = train or _texts(recipe, task, loaded, task.train, recipe.data.augment)
         collate = TextCollator(loaded.processor)
     else:
         augment = image_augment(recipe, task)
         on_device = changed_on_device(recipe, augment, device)
         plain, collate = partial(image_samples, processor=loaded.processor), collate_images  # type: ignore[assignment]
-        train = _streamed(recipe, task, loaded, augment, on_device)
+        train = streamed_or_none(recipe, task.train, loaded.processor, augment, on_device)
         train = train or image_samples(
             task.train, loaded.processor, augment=augment, seed=recipe.seed, on_device=on_device
         )
@@ -100,15 +100,6 @@ def make_samples(recipe: Recipe, task: TaskData, loaded: LoadedModel, device: to
         None if task.held_out is None else plain(task.held_out),
         None if task.pool is None else partial(plain, task.pool),
     )
-
-
-def _streamed(
-    recipe: Recipe, task: TaskData, loaded: LoadedModel, augment: Any, on_device: bool = False
-) -> Dataset[Any] | None:
-    """The training samples where their rows are streamed."""
-    if not is_streamed(task.train):
-        return None
-    return streamed_samples(recipe, cast("StreamedRows", task.train), loaded.processor, augment, on_device)
 
 
 def _texts(recipe: Recipe, task: TaskData, loaded: LoadedModel, split: Any, augment: Any = None) -> Dataset[Any]:
