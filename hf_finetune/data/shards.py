@@ -124,7 +124,7 @@ def kept_index(file: str, make: Callable[[str], list[list[int]]]) -> list[list[i
     return found
 
 
-def kept_places(files: Sequence[str], make: Callable[[Sequence[str]], list[tuple[int, ...]]]) -> np.ndarray:
+def kept_places(files: Sequence[str], make: Callable[[Sequence[str]], Sequence[tuple[int, ...]]]) -> np.ndarray:
     """What a look at many files finds of each chunk, int64 (chunks, facts); kept until one of the files changes."""
     key = hashlib.blake2b(repr((make.__qualname__, [stamp_of(file) for file in files])).encode(), digest_size=16)
     path = cache_home() / "shards" / f"{key.hexdigest()}.npy"

@@ -105,7 +105,7 @@ def _members(archive: tarfile.TarFile, fields: Any) -> Iterator[tuple[str, Any]]
             yield member.name, archive.extractfile(member)
         else:
             yield f"{member.name}{_PASSED_OVER}", io.BytesIO()
-        archive.members = []  # else all headers are held
+        archive.members = []  # type: ignore[attr-defined]  # else all headers are held
 
 
 def _field_of(member: tarfile.TarInfo) -> str | None:
@@ -144,7 +144,7 @@ def _headers(file: str) -> list[list[int]]:
     try:
         with open_file(file) as opened, tarfile.open(fileobj=opened, mode="r:") as archive:
             for member in archive:
-                archive.members = []
+                archive.members = []  # type: ignore[attr-defined]
                 if _field_of(member) is None:
                     continue
                 name = base_plus_ext(member.name)[0]

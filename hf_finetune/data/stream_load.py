@@ -53,7 +53,7 @@ def load_stream(recipe: Recipe, source: Any = None) -> TaskData:
     space, sample = _labels(train, columns, data, recipe.seed)
 
     def rows(of: RowSource, name: str, taken: Chosen | None = None) -> StreamedRows:
-        used = {} if taken is None else {"chunks": taken.chunks, "left_out": taken.left_out}
+        used: dict[str, Any] = {} if taken is None else {"chunks": taken.chunks, "left_out": taken.left_out}
         return StreamedRows(of, name, columns, space, on_error=data.on_error, sample=sample, **used)
 
     splits = {"train": rows(train, data.train_split, chosen.train)}

@@ -192,10 +192,11 @@ class StreamedRows:
 
     def _image(self, value: Any, chunk: int, number: int) -> Any:
         """An image as it is stored; of the Hub, one that is in the data set."""
-        if isinstance(value, (bytes, str)):
+        if isinstance(value, bytes):
+            value = {"bytes": value, "path": None}
+        elif isinstance(value, str):
             folder = Path(self.source.file_of(chunk)).parent if hasattr(self.source, "file_of") else Path()
-            is_bytes = isinstance(value, bytes)
-            value = {"bytes": value, "path": None} if is_bytes else {"bytes": None, "path": str(folder / value)}
+            value = {"bytes": None, "path": str(folder / value)}
         lacks = isinstance(value, dict) and value.get("bytes") is None and value.get("path")
         if lacks and getattr(self.source, "strange", False):
             raise DataError(
