@@ -232,6 +232,7 @@ def simulate(args: argparse.Namespace) -> dict[str, Any]:
             }
         )
         run = finetune(recipe, data={"train": Made(args.rows)}, precision="no")  # type: ignore[dict-item]
+        train = run.metrics["train"]
     trained = memory.stop()
     return {
         "rows": args.rows,
@@ -239,7 +240,7 @@ def simulate(args: argparse.Namespace) -> dict[str, Any]:
         "rows_trained_on": 32 * args.steps,
         "seconds_to_the_end_of_the_first_step": first["seconds"],
         "processor_seconds_to_the_end_of_the_first_step": first["processor"],
-        "train": run.metrics["train"],
+        "train": train,
         "memory_mib": trained,
         "whole_pass": _whole_pass(args),
     }
