@@ -80,17 +80,25 @@ def _inspect_image(value: Any) -> tuple[str | None, str, bool, bool]:
             return None, digest, False, bool(bands.min() == bands.max())
         image = decode_image(value)
     except OSError as error:
-        return f"the image cannot be decoded: {_why_undecodable(value, error)}", "", False, False
-    if max(image.size) > _MOST_TO_ONE * min(image.size):
-        size = f"{image.width:,} x {image.height:,} pixels"
-        return f"the image has {size}: its sides differ by more than {_MOST_TO_ONE} to 1", "", False, False
+        return f"the image cannot be decoded: {why_undecodable(value, error)}", "", False, False
+    if (fault := shape_fault(image)) is not None:
+        return fault, "", False, False
     digest = hashlib.blake2b(image.tobytes(), digest_size=16, key=b"%dx%d" % image.size).hexdigest()
     extrema: Any = image.getextrema()  # (lowest, highest) of each channel
     is_plain = all(lowest == highest for lowest, highest in extrema)
     return None, digest, _shows_colour(image), is_plain
 
 
-def _why_undecodable(value: Any, error: OSError) -> str:
+def shape_fault(image: Image.Image) -> str | None:
+    """Why an image of such sides cannot be used; None where it can."""
+    if max(image.size) <= _MOST_TO_ONE * min(image.size):
+        return None
+    size = f"{image.width:,} x {image.height:,} pixels"
+    return f"the image has {size}: its sides differ by more than {_MOST_TO_ONE} to 1"
+
+
+def why_undecodable(value: Any, error: OSError) -> str:
+    """What a stored image really is, or what its decoder says."""
     head, path = (value["bytes"], value["path"]) if value else (None, None)
     kind = None
     if not is_bands(value):
@@ -118,14 +126,21 @@ def _inspect_texts(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     }
 
 
-def _inspect_text(values: Sequence[str | None]) -> tuple[str | None, str]:
+def text_fault(values: Sequence[str | None]) -> str | None:
+    """Why a text, or it and its pair, cannot be used; None where it can."""
     for value in values:
         if value is None:
-            return "the text is missing", ""
+            return "the text is missing"
         if not value.strip():
-            return "the text is empty", ""
+            return "the text is empty"
         if not any(map(_is_visible, value)):
-            return "the text is empty but for control characters", ""
+            return "the text is empty but for control characters"
+    return None
+
+
+def _inspect_text(values: Sequence[str | None]) -> tuple[str | None, str]:
+    if (fault := text_fault(values)) is not None:
+        return fault, ""
     joined = "\x1f".join(value.strip() for value in values if value is not None)
     return None, hashlib.blake2b(joined.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 

@@ -13,14 +13,18 @@ from hf_finetune.errors import UserError
 
 # `datasets` keeps what it has prepared in OWNER___NAME/CONFIG/VERSION/COMMIT/; data from elsewhere has a longer digest.
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_PLACE = re.compile(r"hf://datasets/(.+)@([0-9a-f]{40})/")  # of a file that is streamed
 _PART_OF_COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 
 def data_commits(splits: Iterable[Dataset | None]) -> dict[str, str]:
     """Commits by `owner___name`, as far as the files that the rows lie in tell them."""
+    splits = list(splits)
     files = (Path(file["filename"]) for split in splits if split is not None for file in split.cache_files)
     folders = (file.parts[-5:-1] for file in files)
-    return {parts[0]: parts[3] for parts in folders if len(parts) == 4 and _COMMIT.fullmatch(parts[3])}
+    found = {parts[0]: parts[3] for parts in folders if len(parts) == 4 and _COMMIT.fullmatch(parts[3])}
+    places = [place for split in splits for place in getattr(split, "places", ())]
+    return found | {m[1].replace("/", "___"): m[2] for place in places if (m := _PLACE.match(place))}
 
 
 def commit_of_data(name: str, commits: dict[str, str]) -> str | None:

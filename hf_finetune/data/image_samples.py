@@ -50,13 +50,22 @@ def image_samples(
         UserError: augmentation is asked for, but the processor has other than 3 channels, no fixed output size or does
             not normalize linearly; or the images have another number of channels than the processor.
     """
-    if augment is not None and (channels := channels_of(processor)) != 3:
+    return ImageSamples(split, processor, augmentation_of(augment, processor, seed, on_device))
+
+
+def augmentation_of(
+    augment: ImageAugment | None, processor: Any, seed: int, on_device: bool
+) -> Augmentation | BatchedAugmentation | None:
+    """What changes the samples; arguments and errors as of `image_samples`."""
+    if augment is None:
+        return None
+    if (channels := channels_of(processor)) != 3:
         raise UserError(
             f"data.augment changes images of 3 channels, and the checkpoint's processor takes {channels}: "
             "say data.augment=none."
         )
     way = BatchedAugmentation if on_device else Augmentation
-    return ImageSamples(split, processor, None if augment is None else way(augment, processor, seed))
+    return way(augment, processor, seed)
 
 
 class ImageSamples(torch.utils.data.Dataset[Sample]):

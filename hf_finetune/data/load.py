@@ -36,7 +36,7 @@ class TaskData:
     is a class index, a multi-hot list, a float or a list of floats, as `labels.problem_type` says.
 
     Args:
-        train: rows that learn.
+        train: rows that learn; with data.streaming, a `StreamedRows`.
         validation: rows that choose the best checkpoint.
         test: rows that only measure; None where the recipe has no test.
         labels: what the model answers.
@@ -81,6 +81,10 @@ def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Ta
         DataError: the data cannot be used as it is, or the data section does not fit it.
         UserError: the network or a package is missing.
     """
+    if recipe.data.streaming:
+        from hf_finetune.data.stream_load import load_stream
+
+        return load_stream(recipe, source)
     if recipe.tasks:
         from hf_finetune.data.tasks import load_tasks
 

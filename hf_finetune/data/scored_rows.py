@@ -12,7 +12,7 @@ from hf_finetune.data.columns import find_columns
 from hf_finetune.data.label_columns import find_label_space, read_labels
 from hf_finetune.data.labels import LabelSpace
 from hf_finetune.data.legible import bad_bytes_named
-from hf_finetune.data.load import leave_out_broken, load_data
+from hf_finetune.data.load import TaskData, leave_out_broken, load_data
 from hf_finetune.data.ranks import first_on_each_machine
 from hf_finetune.data.roles import encode_for, limit_rows
 from hf_finetune.data.sources import open_source, take_split
@@ -63,15 +63,14 @@ def load_test(
     data = recipe.data
     if data.test_split is None:
         raise DataError("data.test_split is null: say data.test_split=NAME for the split to evaluate on.")
+    if data.streaming and own:
+        return _of_own(load_data(recipe, source), labels)
     with first_on_each_machine():
         splits = open_source(data, source)
         if own:
             data = settle_splits(data, splits)
     if isinstance(data.test_split, float):
-        task = load_data(recipe, source)
-        if task.labels != labels:
-            raise DataError(f"The data has the labels {_listed(task.labels)}; the model knows {_listed(labels)}.")
-        return task.test, task.skipped  # type: ignore[return-value]  # a share is never None
+        return _of_own(load_data(recipe, source), labels)
     with first_on_each_machine():
         name = split_to_score(data, splits)
         split = take_split(splits, name, "data.test_split")
@@ -83,8 +82,18 @@ def load_test(
     return kept["test"], skipped
 
 
+def _of_own(task: TaskData, labels: LabelSpace) -> tuple[Dataset, list[dict[str, Any]]]:
+    if task.labels != labels:
+        raise DataError(f"The data has the labels {_listed(task.labels)}; the model knows {_listed(labels)}.")
+    return task.test, task.skipped  # type: ignore[return-value]  # its test is not null
+
+
 def labels_of(recipe: Recipe) -> LabelSpace:
     """The labels that the data itself has, for a model that does not name its own: of train, or of the only split."""
+    if recipe.data.streaming:
+        from hf_finetune.data.stream_load import labels_of_stream
+
+        return labels_of_stream(recipe)
     with first_on_each_machine():
         splits: Mapping[str, Dataset] = open_source(recipe.data)
         train = settle_splits(recipe.data, splits).train_split

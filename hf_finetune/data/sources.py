@@ -40,6 +40,10 @@ def open_source(data: Data, source: Dataset | DatasetDict | None = None) -> dict
         DataError: the source does not exist, is empty or cannot be read.
         UserError: the network or a package is missing.
     """
+    if data.streaming:
+        raise UserError(
+            "This needs all rows, and with data.streaming=true they are not fetched: say data.streaming=false."
+        )
     alone = "train" if data.train_split == AUTO else data.train_split
     if source is not None:
         return _from_memory(source, alone)
@@ -56,17 +60,22 @@ def _open_named(data: Data, alone: str) -> dict[str, Dataset]:
     if isinstance(given, dict):
         return {split: _read_split(files) for split, files in given.items()}
     if not isinstance(given, str):
-        return {alone: read_files(_expand(given))}
+        return {alone: read_files(expand(given))}
     if given.startswith("package:"):
         return read_package(given.removeprefix("package:"))
     path = Path(given).expanduser()
     if path.is_dir():
         return read_folder(path, data.config, alone)
     if path.is_file() or _looks_like_files(given):
-        return {alone: read_files(_expand(given))}
-    if given.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(given):
-        raise DataError(f"data.dataset={given}: there is no such file or folder.{_nearest_path(path)}")
+        return {alone: read_files(expand(given))}
+    if not is_hub_name(given):
+        raise DataError(f"data.dataset={given}: there is no such file or folder.{nearest_path(path)}")
     return _from_hub(given, data)
+
+
+def is_hub_name(given: str) -> bool:
+    """Whether a data set that is no file and no folder can be one of the Hub."""
+    return not given.startswith((".", "/", "~")) and _HUB_ID.fullmatch(given) is not None
 
 
 def take_split(splits: Mapping[str, Dataset], name: str, key: str) -> Dataset:
@@ -97,14 +106,14 @@ def _from_memory(source: Any, train_split: str) -> dict[str, Dataset]:
 
 def _read_split(given: str | Sequence[str]) -> Dataset:
     folder = Path(given).expanduser() if isinstance(given, str) else None
-    return read_class_folders(folder) if folder and folder.is_dir() else read_files(_expand(given))
+    return read_class_folders(folder) if folder and folder.is_dir() else read_files(expand(given))
 
 
 def _looks_like_files(text: str) -> bool:
     return any(char in text for char in "*?[") or text.lower().removesuffix(".gz").endswith(tuple(FORMATS))
 
 
-def _expand(files: str | Sequence[str]) -> list[Path]:
+def expand(files: str | Sequence[str]) -> list[Path]:
     """The files that names and globs stand for, in order."""
     paths: list[Path] = []
     for name in [files] if isinstance(files, str) else files:
@@ -113,12 +122,12 @@ def _expand(files: str | Sequence[str]) -> list[Path]:
         found = [hit for hit in hits if hit.is_file()]
         if not found:
             what = "no file matches" if any(char in name for char in "*?[") else "there is no such file"
-            raise DataError(f"data.dataset={name}: {what}.{_nearest_path(path)}")
+            raise DataError(f"data.dataset={name}: {what}.{nearest_path(path)}")
         paths += found
     return paths
 
 
-def _nearest_path(path: Path) -> str:
+def nearest_path(path: Path) -> str:
     """What stands beside a path that does not exist."""
     folder = path.parent
     if not folder.is_dir():

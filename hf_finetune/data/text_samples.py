@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 TEXT_OF_WINDOW = "text_of_window"  # a batch's key beside those of the model
 _NO_LIMIT = 1_000_000  # tokenizers without a limit of their own say 10**30
-_NO_LIMIT = 1_000_000  # tokenizers without a limit of their own say 10**30
 
 
 def text_samples(
@@ -52,16 +51,25 @@ def text_samples(
     Raises:
         UserError: `max_length` is more than the model takes, or the tokenizer cannot make windows.
     """
-    limit = tokenizer.model_max_length if tokenizer.model_max_length < _NO_LIMIT else None
-    if max_length and limit and max_length > limit:
-        raise UserError(f"data.max_length={max_length}: the checkpoint takes {limit} tokens at most.")
-    tokens = tokenize(split.with_format(None), tokenizer, max_length or limit, window_overlap)
+    tokens = tokenize(split.with_format(None), tokenizer, limit_of(tokenizer, max_length), window_overlap)
     labels: list[Any] | None = split["label"][:] if "label" in split.column_names else None
     if labels is not None and problem_type == "regression":
         labels = [float(label) if isinstance(label, int) else label for label in labels]
     if augment is None:
         return TextSamples(tokens, labels)
     return TextSamples(tokens, labels, TextAugmentation(augment, tokenizer, seed), split["id"][:])
+
+
+def limit_of(tokenizer: Any, max_length: int | None) -> int | None:
+    """Tokens of a text or window at most: `max_length`, else what the checkpoint takes; None for no limit.
+
+    Raises:
+        UserError: `max_length` is more than the checkpoint takes.
+    """
+    limit = tokenizer.model_max_length if tokenizer.model_max_length < _NO_LIMIT else None
+    if max_length and limit and max_length > limit:
+        raise UserError(f"data.max_length={max_length}: the checkpoint takes {limit} tokens at most.")
+    return max_length or limit
 
 
 class TextSamples(torch.utils.data.Dataset[dict[str, Any]]):

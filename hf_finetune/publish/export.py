@@ -14,6 +14,7 @@ import torch
 
 from hf_finetune.console import say, warn
 from hf_finetune.data import load_data, load_test
+from hf_finetune.data.streamed import is_streamed
 from hf_finetune.errors import UserError
 from hf_finetune.evaluation.commands import names_data, recipe_of
 from hf_finetune.evaluation.metrics import compute_metrics, default_metrics
@@ -215,7 +216,8 @@ def _calibration(work: _Work) -> Batches:
     """Some training samples: the test split has to stay unseen."""
     data = {"max_train_samples": min(_CALIBRATION, work.recipe.data.max_train_samples or _CALIBRATION)}
     recipe = work.recipe.model_copy(update={"data": work.recipe.data.model_copy(update=data)})
-    return Batches(work.predictor, load_data(recipe).train)
+    task = load_data(recipe)
+    return Batches(work.predictor, task.validation if is_streamed(task.train) else task.train)
 
 
 def _size(file: Path) -> int:

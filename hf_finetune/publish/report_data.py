@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from hf_finetune.data.streamed import is_streamed
 from hf_finetune.outputs import Rule
 from hf_finetune.publish.about import read_about
 from hf_finetune.publish.report_answers import MULTI, SINGLE, answers_of
@@ -104,6 +105,8 @@ def read_data(folder: Path) -> dict[str, Any]:
 
 
 def _summary(task: TaskData) -> dict[str, Any]:
+    if is_streamed(task.train):  # nobody has counted its labels
+        return {"labels": [], "warnings": list(task.warnings), "fingerprint": task.fingerprint}
     targets = task.train["label"][:]
     parts = [(part.space, [t for row in targets if (t := part.target(row)) is not None]) for part in task.labels.tasks]
     spaces = parts or [(task.labels, targets)]

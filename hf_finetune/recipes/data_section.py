@@ -99,6 +99,11 @@ class Data(Section):
     )
     config: str | None = Field(None, description="Configuration name of a Hub data set.")
     revision: str | None = Field(None, description="Commit, tag or branch of a Hub data set.")
+    streaming: bool = Field(
+        False,
+        description="Training rows stay in their shards (parquet, JSON lines, WebDataset tars; here or on the Hub) and "
+        "are read as they are needed: for data that is too large to be prepared.",
+    )
     image: str | None = Field(None, description="Image column; found from the features where left out.")
     text: str | None = Field(None, description="Text column; found from the features where left out.")
     text_pair: str | None = Field(None, description="Second text column, for pairs.")

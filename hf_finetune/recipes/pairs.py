@@ -19,6 +19,7 @@ from hf_finetune.recipes.pairs_model import faults_of_model
 from hf_finetune.recipes.pairs_most import faults_of_sizes
 from hf_finetune.recipes.pairs_peft import faults_of_peft
 from hf_finetune.recipes.pairs_stages import faults_of_stages
+from hf_finetune.recipes.pairs_stream import faults_of_stream
 from hf_finetune.recipes.pairs_tasks import faults_of_tasks
 from hf_finetune.recipes.pairs_uncertainty import faults_of_uncertainty
 
@@ -69,6 +70,7 @@ def pair_faults(recipe: Recipe) -> list[Fault]:
         faults_of_peft,
         faults_of_sizes,
         faults_of_stages,
+        faults_of_stream,
         faults_of_tasks,
         faults_of_uncertainty,
     )

@@ -53,8 +53,9 @@ def build_arguments(recipe: Recipe, learning_rate: float, checkpoints: Path, pre
         precision: of the training steps.
 
     Raises:
-        UserError: TrainingArguments refuse the values.
+        UserError: TrainingArguments refuse the values, or the accelerate config shards a model and there is no GPU.
     """
+    refuse_sharding_on_cpu()
     chosen = defaults(recipe.task) | {"tf32": _tf32()} | recipe.training.arguments()
     plain_optimizer(recipe)  # refuses what it does not know, before any data is touched
     _save_when_evaluated(chosen)
@@ -69,6 +70,21 @@ def build_arguments(recipe: Recipe, learning_rate: float, checkpoints: Path, pre
         say(f"One process sees {arguments.n_gpu} GPUs and uses one; `accelerate launch --multi_gpu` uses all.")
         arguments._n_gpu = 1
     return arguments
+
+
+def refuse_sharding_on_cpu() -> None:
+    """Stop where the accelerate config asks for FSDP or DeepSpeed and the CPU trains.
+
+    accelerate would train whole copies of the model there, without a word.
+
+    Raises:
+        UserError: it does.
+    """
+    if launcher_shards_the_model() and _on_cpu():
+        raise UserError(
+            "The accelerate config asks for FSDP or DeepSpeed, which need GPUs, and none is used here: accelerate_"
+            "configs/cpu_2proc.yaml starts processes of the CPU, each with the whole model."
+        )
 
 
 def fit_to_data(arguments: TrainingArguments, recipe: Recipe, task: TaskData, trust_remote_code: bool) -> None:

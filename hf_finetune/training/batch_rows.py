@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from hf_finetune.data.streamed import StreamedRows
 from hf_finetune.training.dry_run import batch_of, untouched
 from hf_finetune.training.precision import launcher_shards_the_model
 
@@ -54,6 +55,8 @@ def names_of_rows(task: TaskData) -> Callable[[str, Sequence[int]], list[str]]:
 
     def names(split: str, rows: Sequence[int]) -> list[str]:
         samples = getattr(task, split)
+        if isinstance(samples, StreamedRows):
+            return [str(row) for row in samples.ids(rows).tolist()]
         columns = [name for name in ("id", "source") if name in samples.column_names]
         found = samples.select_columns(columns).with_format(None)[list(rows)]
         sources = found.get("source")

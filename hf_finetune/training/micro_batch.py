@@ -140,7 +140,7 @@ def _largest(trainer: FinetuneTrainer, sizes: list[int]) -> int:
 def _fits(trainer: FinetuneTrainer, size: int) -> bool:
     """Whether a step of the longest rows fits into memory beside gradients and an optimizer's two averages."""
     learning = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
-    longest = np.resize(longest_first(trainer.train_dataset), size).tolist()
+    longest = np.resize(longest_first(trainer.train_dataset)[:size], size).tolist()
     kept: Any = None
     try:
         kept = [torch.empty_like(parameter) for parameter in learning for _ in range(2)]

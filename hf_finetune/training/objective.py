@@ -9,6 +9,7 @@ import torch
 
 from hf_finetune.console import say
 from hf_finetune.data import TEXT_OF_WINDOW
+from hf_finetune.data.streamed import is_streamed
 from hf_finetune.errors import UserError
 from hf_finetune.recipes.schema import ProblemType, Recipe
 from hf_finetune.training.balance import Balance
@@ -87,7 +88,7 @@ def build_objective(recipe: Recipe, task: TaskData, applied: Applied) -> Objecti
         return Objective(labels.problem_type, several, plain_loss_of_tasks(recipe, task), balance=several.balance)
     smoothing = float(recipe.training.values().get("label_smoothing_factor", 0.0))
     weights, shares = None, None
-    if labels.problem_type != "regression":
+    if labels.problem_type != "regression" and not is_streamed(task.train):  # what counts classes is refused there
         counts = class_counts(task.train["label"], labels.num_labels)
         weights, shares = class_weights(settings.class_weights, labels, counts), class_shares(counts)
     training = training_loss(settings, labels.problem_type, smoothing, weights, shares)

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from hf_finetune.data.image_samples import ImageSamples
+from hf_finetune.data.streamed_samples import StreamedImages, StreamedTexts
 from hf_finetune.data.text_samples import TextSamples
 from hf_finetune.disk import size_in_words
 from hf_finetune.prefix_store import home, total
@@ -59,6 +60,8 @@ def _unlike(samples: Samples) -> str | None:
     for split in splits:
         if split is None:
             continue
+        if isinstance(split, (StreamedImages, StreamedTexts)):
+            return "the training rows are streamed"
         if type(split) not in (ImageSamples, TextSamples):
             return "samples of this kind hold more than inputs and labels"
         if isinstance(split, TextSamples) and split.augmentation is not None:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
 from hf_finetune.data import TextCollator, collate_images, image_samples, text_samples
+from hf_finetune.data.streamed import known_targets
+from hf_finetune.data.streamed_samples import streamed_or_none
 from hf_finetune.evaluation import compute_metrics
 from hf_finetune.recipes.optimizer_names import PLAIN_OPTIMIZERS
 from hf_finetune.recipes.rates import rate_in_words
@@ -20,9 +22,7 @@ from hf_finetune.recipes.schema import Recipe, TextAugment
 from hf_finetune.training.arguments import metric_names
 from hf_finetune.training.batch_rows import names_of_rows
 from hf_finetune.training.fits import fit_in_words
-from hf_finetune.training.length_groups import length_groups
 from hf_finetune.training.losses import loss_function, mean_loss
-from hf_finetune.training.mixed_sources import order_of_sources
 from hf_finetune.training.mixing import Mixing, changes_in_words
 from hf_finetune.training.multi_task import scale_of_tasks, tasks_in_words, validation_of_tasks
 from hf_finetune.training.objective import build_objective
@@ -32,7 +32,7 @@ from hf_finetune.training.precision import NumberFormat, Precision
 from hf_finetune.training.random_changes import changed_on_device, image_augment
 from hf_finetune.training.rates_log import RatesLog
 from hf_finetune.training.reporting import RecipeAsConfig
-from hf_finetune.training.sampling import BalancedSampler
+from hf_finetune.training.row_order import order_of_rows
 from hf_finetune.training.step_callbacks import callbacks_of_steps
 from hf_finetune.training.targets import TargetScale, scale_of
 from hf_finetune.training.teaching import teach
@@ -78,12 +78,17 @@ def make_samples(recipe: Recipe, task: TaskData, loaded: LoadedModel, device: to
     plain: Callable[[Any], Dataset[Any]]
     if recipe.task == "text-classification":
         plain = partial(_texts, recipe, task, loaded)
-        train, collate = _texts(recipe, task, loaded, task.train, recipe.data.augment), TextCollator(loaded.processor)
+        train = streamed_or_none(recipe, task.train, loaded.processor, recipe.data.augment)
+        train = train or _texts(recipe, task, loaded, task.train, recipe.data.augment)
+        collate = TextCollator(loaded.processor)
     else:
         augment = image_augment(recipe, task)
         on_device = changed_on_device(recipe, augment, device)
         plain, collate = partial(image_samples, processor=loaded.processor), collate_images  # type: ignore[assignment]
-        train = image_samples(task.train, loaded.processor, augment=augment, seed=recipe.seed, on_device=on_device)
+        train = streamed_or_none(recipe, task.train, loaded.processor, augment, on_device)
+        train = train or image_samples(
+            task.train, loaded.processor, augment=augment, seed=recipe.seed, on_device=on_device
+        )
     return Samples(
         train,
         plain(task.validation),
@@ -120,9 +125,9 @@ def build_trainer(
     problem = task.labels.problem_type
     scale: TargetScale | None = scale_of_tasks(task) if task.labels.tasks else None
     if problem == "regression":
-        scale = scale_of(np.asarray(task.train["label"]), applied, loaded.fresh)
+        scale = scale_of(np.asarray(known_targets(task.train)), applied, loaded.fresh)
     mixing = Mixing.of(recipe, task.labels)
-    sampler = _sampler(recipe, task, arguments, samples)
+    sampler = order_of_rows(recipe, task, arguments, samples)
     distillation, samples = teach(
         recipe,
         task,
@@ -159,17 +164,6 @@ def build_trainer(
     if arguments.report_to:
         trainer.add_callback(RecipeAsConfig(recipe, trainer.callback_handler.callbacks))
     return trainer
-
-
-def _sampler(recipe: Recipe, task: TaskData, arguments: TrainingArguments, samples: Samples) -> Sampler[int] | None:
-    """The order of the training rows, where it is not a plain shuffle."""
-    if recipe.loss.sampling == "balanced":
-        return BalancedSampler(task.train["label"], recipe.seed)
-    if (mixed := order_of_sources(task, recipe.seed)) is not None:
-        return mixed
-    # transformers' own group_by_length draws from the global generator: a resumed run would see other rows.
-    given = recipe.training.values().get("train_sampling_strategy", "group_by_length")
-    return length_groups(samples.train, arguments, recipe.seed) if given == "group_by_length" else None
 
 
 def _metrics_of_validation(

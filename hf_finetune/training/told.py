@@ -25,6 +25,7 @@ _LOST = re.compile(
     r"ncclRemoteError|ncclSystemError|NCCL communicator was aborted|recvValue failed|Connection refused|"
     r"failed to (recv|read|write)|Socket Timeout"
 )
+_OF_A_WORKER = re.compile(r"Caught \w+ in DataLoader worker")
 
 
 class LostProcess(TransientError):
@@ -46,13 +47,20 @@ def told(recipe: Recipe, checkpoints: Path) -> Iterator[None]:
     """
     try:
         yield
-    except UserError:
-        raise
+    except UserError as fault:
+        if _OF_A_WORKER.match(str(fault)) is None:
+            raise
+        raise _said_by_a_worker(fault) from None
     except Exception as fault:
         found = _in_words(fault, recipe, checkpoints)
         if found is None:
             raise
         raise found from fault
+
+
+def _said_by_a_worker(fault: UserError) -> UserError:
+    """The words of a loader's worker, without the traceback that torch puts before them."""
+    return type(fault)(str(fault).rpartition(f"{type(fault).__name__}: ")[2].strip())
 
 
 def _in_words(fault: Exception, recipe: Recipe, checkpoints: Path) -> UserError | None:

@@ -1,0 +1,102 @@
+"""The order of rows that stay in their files: at random, and yet each chunk of them is read once a pass, by one reader.
+
+A pass takes all chunks in random order, and the rows of each in random order: one long row of rows. It is cut into
+lanes, and a step takes its rows from several lanes in turn. Which slots of a step come from which lane is settled by
+the step alone; processes have fixed slots, and a loader's workers fixed steps. So each of them goes through lanes of
+its own from their beginning to their end, whatever their number, and what a step sees does not depend on it. The open
+chunks, one a lane, are the buffer in which rows are shuffled.
+
+The order is a function of (seed, epoch): a resumed run finds its place by counting, in any pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch.utils.data import Sampler
+
+if TYPE_CHECKING:
+    from hf_finetune.data.streamed import StreamedRows
+
+_ACROSS, _TURNS = 8, 8  # lanes that a step takes its rows from, and steps until it takes from the same again
+_HELD = 2**30  # bytes of all open chunks together, about
+
+
+class StreamOrder(Sampler[int]):
+    """Row numbers of a pass, each once.
+
+    Args:
+        ends: rows up to the end of each chunk, (chunks,).
+        step: rows of an optimizer's step, over all processes and accumulated batches.
+        seed: of the order.
+        processes: that share a step; up to 8 do not change the order where they divide it.
+        weight: bytes of a chunk in memory, about; of large ones fewer are open.
+    """
+
+    def __init__(self, ends: np.ndarray, step: int, seed: int, processes: int = 1, weight: float = 0.0) -> None:
+        self.ends = np.asarray(ends, dtype=np.int64)
+        self.step, self.seed, self.epoch = step, seed, 0
+        self.across = max(n for n in range(1, max(_ACROSS, processes) + 1) if step % n == 0)
+        turns = [n for n in (_TURNS, 4, 2) if n * self.across * weight <= _HELD * max(1, processes / _ACROSS)]
+        self.turns = turns[0] if turns else 1
+
+    @classmethod
+    def of(cls, rows: StreamedRows, arguments: Any, seed: int) -> StreamOrder:
+        """The order of a run.
+
+        Args:
+            rows: that train.
+            arguments: of the Trainer.
+            seed: of the recipe.
+        """
+        each = arguments.train_batch_size * arguments.gradient_accumulation_steps
+        return cls(rows.ends, each * arguments.world_size, seed, arguments.world_size, rows.weight)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which pass over the data comes next, from 0."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __iter__(self) -> Iterator[int]:
+        steps, each = len(self) // self.step, self.step // self.across
+        lengths = [each * len(range(turn, steps, self.turns)) for turn in range(self.turns) for _ in range(self.across)]
+        borders = np.concatenate([[0], np.cumsum(lengths)]).tolist()
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.ends))
+        lanes = [_Lane(self._parts(order, *borders[at : at + 2])) for at in range(len(lengths))]
+        for step in range(steps):
+            first = step % self.turns * self.across
+            yield from np.concatenate([lane.take(each) for lane in lanes[first : first + self.across]]).tolist()
+        for part in self._parts(order, borders[-1], len(self)):  # fewer than a step
+            yield from part.tolist()
+
+    def _parts(self, order: np.ndarray, begin: int, end: int) -> Iterator[np.ndarray]:
+        """The rows from `begin` to `end` of the pass, chunk by chunk."""
+        starts = np.concatenate([[0], self.ends[:-1]])
+        stops = np.cumsum((self.ends - starts)[order])
+        place = int(np.searchsorted(stops, begin, side="right"))
+        while begin < end:
+            chunk = int(order[place])
+            size = int(self.ends[chunk] - starts[chunk])
+            rows = starts[chunk] + np.random.default_rng((self.seed, self.epoch, chunk)).permutation(size)
+            first = int(stops[place]) - size
+            yield rows[begin - first : end - first]
+            begin, place = int(stops[place]), place + 1
+
+
+class _Lane:
+    """Rows, a few at a time."""
+
+    def __init__(self, parts: Iterator[np.ndarray]) -> None:
+        self.parts = parts
+        self.left = np.zeros(0, np.int64)
+
+    def take(self, count: int) -> np.ndarray:
+        """The next so many."""
+        while len(self.left) < count:
+            self.left = np.concatenate([self.left, next(self.parts)])
+        taken, self.left = self.left[:count], self.left[count:]
+        return taken

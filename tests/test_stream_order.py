@@ -1,0 +1,57 @@
+"""The order of streamed rows: each once a pass, the same on any number of processes, each chunk read by one reader."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from torch.utils.data import BatchSampler
+
+from hf_finetune.training.stream_order import StreamOrder
+
+SHAPES = [([1000], 8), ([7, 0, 12, 12], 32), ([10] * 100, 64), ([3, 250, 4], 24), ([1] * 100, 10), ([5], 32)]
+
+
+def order(sizes, step, epoch=0, **options):
+    found = StreamOrder(np.cumsum(sizes), step, 3, **options)
+    found.set_epoch(epoch)
+    return list(found)
+
+
+@pytest.mark.parametrize(("sizes", "step"), SHAPES)
+def test_a_pass_has_every_row_once(sizes, step):
+    assert sorted(order(sizes, step)) == list(range(sum(sizes)))
+    assert len(StreamOrder(np.cumsum(sizes), step, 3)) == sum(sizes)
+
+
+@pytest.mark.parametrize(("sizes", "step"), SHAPES)
+def test_it_is_the_same_for_every_number_of_processes_and_another_in_every_pass(sizes, step):
+    assert order(sizes, step, processes=1) == order(sizes, step, processes=4) == order(sizes, step, processes=8)
+    assert order(sizes, step, epoch=1) == order(sizes, step, epoch=1)
+    assert order(sizes, step, epoch=1) != order(sizes, step)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_each_reader_goes_through_chunks_of_its_own(processes, workers):
+    """As accelerate deals batches to processes, and a loader to its workers: a chunk has one reader, few have two."""
+    sizes, each = [20] * 200, 32 // processes
+    batches = list(BatchSampler(order(sizes, 32, processes=processes), each, drop_last=False))
+    readers = [set() for _ in sizes]
+    for number, batch in enumerate(batches):
+        process, at = number % processes, number // processes
+        for row in batch:
+            readers[row // 20].add((process, at % workers))
+    several = sum(len(found) > 1 for found in readers)
+    assert several <= 8 * 8  # a chunk at each border of two lanes
+
+
+def test_a_batch_mixes_rows_of_eight_chunks():
+    rows = np.asarray(order([50] * 400, 32))
+    chunks = [len(set(batch // 50)) for batch in rows[: len(rows) // 32 * 32].reshape(-1, 32)]
+    assert np.mean(chunks) > 7
+
+
+def test_of_large_chunks_fewer_are_open():
+    assert StreamOrder(np.cumsum([100] * 9), 32, 0, weight=1e6).turns == 8
+    assert StreamOrder(np.cumsum([100] * 9), 32, 0, weight=5e7).turns == 2
+    assert StreamOrder(np.cumsum([100] * 9), 32, 0, weight=1e9).turns == 1
