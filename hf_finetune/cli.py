@@ -39,6 +39,7 @@ Of this start, not of a recipe:
 
 Other verbs (--help tells more):
   hf-finetune recipes [NAME key=value ...] [--origin]     list them, or print one as it would run
+  hf-finetune advise recipe=NAME [key=value ...]          which strategy, rate and epochs; what it will likely score
   hf-finetune doctor recipe=NAME [key=value ...]          what is the matter with the data, before you train
   hf-finetune search recipe=NAME [space=FILE.yaml] ...    which values score best on validation; --help tells more
   hf-finetune compare recipe=NAME strategy=head,lora      several ways at equal budgets: scores, tests, which to take
@@ -205,6 +206,7 @@ def _leave_process_group() -> None:
 
 _VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": _train_until_stopped,
+    "advise": many_runs.advise,
     "doctor": commands.doctor,
     "search": many_runs.search,
     "compare": many_runs.compare,

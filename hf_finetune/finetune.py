@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from hf_finetune import stopping
+from hf_finetune.choice import settled
 from hf_finetune.console import say, warn
 from hf_finetune.finished import check_hub, finished_run, pushed
 from hf_finetune.recipes import Recipe
@@ -58,6 +59,7 @@ def finetune(
 
     if data is not None:
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"dataset": MEMORY})})
+    recipe = settled(recipe, data, resume, accept_changes, trust_remote_code)
     one = partial(_one_run, data=data, precision=precision, trust_remote_code=trust_remote_code)
     run = one(recipe, resume=resume, accept_changes=accept_changes)
     if recipe.seeds > 1:

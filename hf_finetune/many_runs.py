@@ -1,13 +1,18 @@
-"""Verbs of `hf-finetune` that make many runs: compare, search.
+"""Verbs of `hf-finetune` that make many runs, or say which to make: compare, search, advise.
 
 As in `commands.py`, each takes its words of the command line and gives the exit code.
 """
 
 from __future__ import annotations
 
+import json
+
 from hf_finetune import stopping
 from hf_finetune.command_words import PRECISIONS, Parser, minutes_of, parser_of, take_trust
 from hf_finetune.console import say
+from hf_finetune.errors import UserError
+
+_SHARE, _CHECKPOINT = "share=", "model.checkpoint="
 
 
 def compare(arguments: list[str]) -> int:
@@ -114,3 +119,84 @@ def options_of(parser: Parser, pairs: list[str], names: tuple[str, ...]) -> tupl
     if not options.get("recipe"):
         parser.error("recipe= is missing: which of them?")
     return options, rest
+
+
+def advise(arguments: list[str]) -> int:
+    """Which strategy to take, at which rate and for how long; which of several checkpoints."""
+    parser = parser_of(
+        "advise",
+        "Look at a part of the training rows through the frozen checkpoint, and say which strategy to take, at which "
+        "rate, for how long, and what it will likely score. Nothing is trained.",
+    )
+    parser.add_argument(
+        "pairs",
+        nargs="+",
+        metavar="recipe=NAME|key=value",
+        help="as for train; model.checkpoint=[A,B] ranks several; share=0.1 is the most time, of a full fine-tuning's",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write all that was found as JSON")
+    take_trust(parser)
+    given = parser.parse_intermixed_args(arguments)
+    names = [pair.removeprefix("recipe=") for pair in given.pairs if pair.startswith("recipe=")]
+    if len(names) != 1:
+        parser.error("give recipe= once: which of them?" if names else "recipe= is missing: which of them?")
+    share = _share(given.pairs)
+    rest = [pair for pair in given.pairs if not pair.startswith(("recipe=", _SHARE))]
+    checkpoints = _several(rest)
+
+    from hf_finetune.recipes.load import resolve
+
+    if checkpoints is None:
+        recipes = {"": resolve(names[0], rest).recipe}
+    else:
+        others = [pair for pair in rest if not pair.startswith(_CHECKPOINT)]
+        recipes = {each: resolve(names[0], [*others, f"{_CHECKPOINT}{each}"]).recipe for each in checkpoints}
+
+    from hf_finetune.choice import words
+    from hf_finetune.choice.ranking import rank, ranking_in_words
+    from hf_finetune.files import write_whole
+    from hf_finetune.training import quiet_libraries, use_every_core
+
+    quiet_libraries()
+    use_every_core()
+    if checkpoints is None:
+        from hf_finetune.choice.advise import advise as ask
+
+        found = {"": ask(recipes[""], share=share, trust_remote_code=given.trust_remote_code)}
+    else:
+        found = rank(recipes, share=share, trust_remote_code=given.trust_remote_code)
+        say(f"\n{ranking_in_words(found)}\n")
+    first = next(iter(found.values()))
+    also = [pair for pair in rest if not pair.startswith((_CHECKPOINT, "strategy", "training.learning_rate="))]
+    chosen = [f"{_CHECKPOINT}{first.recipe.model.checkpoint}"] if _asked_for_checkpoint(rest) else []
+    say(words.in_words(first, names[0], [*chosen, *also]))
+    if given.json:
+        every = [words.as_dict(each) for each in found.values()]
+        write_whole(given.json, json.dumps(every if checkpoints is not None else every[0], indent=1) + "\n")
+    return 0
+
+
+def _share(pairs: list[str]) -> float:
+    text = next((pair.removeprefix(_SHARE) for pair in reversed(pairs) if pair.startswith(_SHARE)), "0.1")
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 < share < 1:
+        raise UserError(f"share={text}: a share of a full fine-tuning's time, above 0 and below 1, such as 0.1")
+    return share
+
+
+def _asked_for_checkpoint(pairs: list[str]) -> bool:
+    return any(pair.startswith(_CHECKPOINT) for pair in pairs)
+
+
+def _several(pairs: list[str]) -> list[str] | None:
+    """The checkpoints of `model.checkpoint=[A,B]`; None where there is one or none."""
+    text = next((pair.removeprefix(_CHECKPOINT) for pair in reversed(pairs) if pair.startswith(_CHECKPOINT)), "")
+    if not text.strip().startswith("["):
+        return None
+    names = [name.strip().strip("'\"") for name in text.strip().removeprefix("[").removesuffix("]").split(",")]
+    if not text.strip().endswith("]") or not all(names) or len(set(names)) < len(names):
+        raise UserError(f"{_CHECKPOINT}{text}: a list of different checkpoints, such as [owner/one,owner/two]")
+    return names

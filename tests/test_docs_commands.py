@@ -20,6 +20,7 @@ from model_samples import save_checkpoint
 from hf_finetune import load_recipe
 from hf_finetune.advice.compare_plan import plan_of
 from hf_finetune.cli import _VERBS
+from hf_finetune.many_runs import _several
 
 # Fragments about runs that the reader has, and scripts that are given arguments: not run from top to bottom.
 ELSEWHERE = {
@@ -130,6 +131,12 @@ def test_every_command_line_is_one(page, line, verb, rest, tmp_path, monkeypatch
     if verb == "compare":
         options = dict(pair.split("=", 1) for pair in pairs if pair.startswith("budget="))
         plan_of(recipe, [pair for pair in pairs if not pair.startswith("budget=")], options.get("budget"))
+    elif verb == "advise":
+        pairs = [pair for pair in pairs if not pair.startswith("share=")]
+        several = [f"model.checkpoint={each}" for each in _several(pairs) or ()]
+        rest_of = [pair for pair in pairs if not (several and pair.startswith("model.checkpoint="))]
+        for each in several or [None]:
+            load_recipe(recipe, *rest_of, *([each] if each else []))
     elif not ({"hed"} & {pair.partition("=")[2] for pair in pairs}):
         load_recipe(recipe, *pairs)
 

@@ -17,7 +17,7 @@ FLOORS = [
     {"publish"},
     {"runs"},
     {"training"},
-    {"finished"},
+    {"finished", "choice"},
     {"advice"},  # what it runs, it is given
     {"finetune"},
     {"command_words"},

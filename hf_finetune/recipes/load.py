@@ -23,6 +23,7 @@ from hf_finetune.recipes.strangers import faults_of_strangers, leave_out_what_is
 from hf_finetune.recipes.yaml_text import LARGEST, Path, read_yaml
 
 HUB = "hub:"
+_WITHOUT_RATE = {"features": "features is fitted without one", "auto": "auto chooses one with the strategy"}
 _MENDED = 100  # wrong fields without which a recipe is looked at again
 
 
@@ -168,8 +169,8 @@ def _resolved(
     if tree.rate_dropped:
         rate, kind = default_learning_rate(recipe), recipe.strategy.kind
         notes.append(
-            f"{tree.rate_dropped}; features is fitted without one"
-            if kind == "features"
+            f"{tree.rate_dropped}; {_WITHOUT_RATE[kind]}"
+            if kind in _WITHOUT_RATE
             else f"{tree.rate_dropped}; {kind} takes its own default {rate_in_words(recipe, rate)}"
             + ("" if kind == "stages" else " (training.learning_rate=... chooses another)")
         )

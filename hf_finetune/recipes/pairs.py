@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_finetune.errors import Fault
 from hf_finetune.recipes.metric_names import METRIC_NAMES
+from hf_finetune.recipes.pairs_auto import faults_of_auto
 from hf_finetune.recipes.pairs_cache import faults_of_cache
 from hf_finetune.recipes.pairs_clean import faults_of_clean
 from hf_finetune.recipes.pairs_data import faults_of_data
@@ -59,6 +60,7 @@ def pair_faults(recipe: Recipe) -> list[Fault]:
         _metrics,
         _bounds,
         _schedule,
+        faults_of_auto,
         faults_of_cache,
         faults_of_clean,
         faults_of_data,

@@ -57,7 +57,7 @@ def _random_blocks(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if strategy.kind == "scratch":
         yield "model.reinit_blocks", "does nothing with strategy=scratch, where every block is random: remove it"
     stages = [stage.strategy for stage in strategy.stages] if strategy.kind == "stages" else [strategy]
-    if any(stage.kind in ("full", "scratch", "lp_ft", "gradual") for stage in stages):
+    if any(stage.kind in ("full", "scratch", "lp_ft", "gradual", "auto") for stage in stages):
         return
     learning = max((stage.train_blocks for stage in stages if stage.kind == "freeze"), default=0)
     if learning < count:

@@ -36,6 +36,7 @@ _RATES = {
     # Unmeasured: random weights have nothing to forget and bear about ten times the rate of pretrained ones.
     "scratch": (1e-3, 2.5e-4),
     "features": (0.0, 0.0),  # fitted by scikit-learn, not by steps
+    "auto": (0.0, 0.0),  # that of the strategy that it chooses
 }
 
 # Where lower blocks take less (layer_decay, zones) the rate is that of the highest, and bears more. ViT-Tiny on 5,000

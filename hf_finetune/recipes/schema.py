@@ -14,6 +14,7 @@ from hf_finetune.recipes.model_section import CosineHead, Head, LinearHead, MlpH
 from hf_finetune.recipes.pairs import PairsError, pair_faults
 from hf_finetune.recipes.section import Names, ProblemType, Section, Share, Task, tag_of_text
 from hf_finetune.recipes.strategy_section import (
+    Auto,
     BitFit,
     Features,
     Freeze,
@@ -34,6 +35,7 @@ from hf_finetune.recipes.training_arguments import Training
 from hf_finetune.recipes.yaml_text import write_yaml
 
 __all__ = [
+    "Auto",
     "Average",
     "BitFit",
     "Cache",

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationInfo, field_validator
 
 from hf_finetune.recipes.peft_options import converted
-from hf_finetune.recipes.section import Names, NotNegative, Positive, Probability, Section, tag_of_text
+from hf_finetune.recipes.section import (
+    Names,
+    NotNegative,
+    Positive,
+    Probability,
+    Section,
+    Share,
+    list_of_one,
+    tag_of_text,
+)
 
 HeadMultiplier = Annotated[
     float, Field(gt=0, description="A head from scratch takes about ten times the rate of pretrained layers.")
@@ -182,5 +191,19 @@ class Features(Section):
     )
 
 
-_KINDS = Full | HeadOnly | Freeze | Lora | Peft | BitFit | Norms | Scratch | LpFt | Gradual | Stages | Features
+Candidate = Literal["head", "freeze", "lora", "lp_ft", "full", "scratch"]
+CANDIDATES: tuple[Candidate, ...] = get_args(Candidate)
+
+
+class Auto(Section):
+    """One of the others, chosen from measurements before training; `hf-finetune advise` shows them."""
+
+    kind: Literal["auto"] = "auto"
+    share: Share = Field(0.1, description="Most time for the measurements, as a share of a full fine-tuning's.")
+    candidates: Annotated[tuple[Candidate, ...], BeforeValidator(list_of_one), Field(min_length=1)] = Field(
+        CANDIDATES, description="Strategies to choose from."
+    )
+
+
+_KINDS = Full | HeadOnly | Freeze | Lora | Peft | BitFit | Norms | Scratch | LpFt | Gradual | Stages | Features | Auto
 Strategy = Annotated[_KINDS, Field(discriminator="kind")]

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 STATE = "state.json"
+ADVICE = "advice.json"  # what strategy=auto has chosen, before there is a run
 ACCEPTED = "accepted_changes"
 REVISIONS = "revisions"  # as they were asked for: recipe.yaml has the commits in the end
 _LATE = ("prefix", "sweep")  # facts that are found out after `claim`, by `record`
 # All that an attempt can have left that ended before its first checkpoint.
-_BEGUN = frozenset({"recipe.yaml", STATE, "checkpoints", ".lock"})
+_BEGUN = frozenset({"recipe.yaml", STATE, ADVICE, "checkpoints", ".lock"})
 
 
 class RunFolder:
@@ -193,8 +194,8 @@ class RunFolder:
             return
         if not self.path.is_dir():
             raise UserError(f"output_dir={self.path} is a file. Give another output_dir.")
-        left = [path for path in self.path.iterdir() if path.name != ".lock" and not _empty(path, "checkpoints")]
-        left = [path for path in left if not is_leftover(path)]
+        found = [path for path in self.path.iterdir() if path.name not in (".lock", ADVICE)]
+        left = [path for path in found if not _empty(path, "checkpoints") and not is_leftover(path)]
         if not left:
             return
         if self.resume not in ("auto", "never") and self.finished:

@@ -1,0 +1,108 @@
+"""`strategy=auto`: one process measures, all take what it has chosen, and the run's folder remembers it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_finetune import stopping, training
+from hf_finetune.choice.advise import advise_on, check_askable
+from hf_finetune.choice.words import as_dict, shortly
+from hf_finetune.console import is_main_process, say
+from hf_finetune.data import load_data
+from hf_finetune.files import write_whole
+from hf_finetune.recipes.schema import Recipe
+from hf_finetune.training.agreement import as_the_first
+from hf_finetune.training.folder import ADVICE, RunFolder
+from hf_finetune.training.precision import launcher_settings
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+    from hf_finetune.choice.advise import Advice
+
+
+def decide(
+    recipe: Recipe,
+    data: Dataset | DatasetDict | None,
+    resume: str,
+    accept_changes: bool,
+    trust_remote_code: bool,
+) -> Recipe:
+    """The recipe with the strategy, rate and epochs that were chosen for it.
+
+    What was chosen lies in `advice.json` in the run's folder from before the run's first step, so that a run that was
+    interrupted goes on with it, whatever a second measurement would say.
+
+    Raises:
+        UserError: as `advise`, or the folder holds another run.
+    """
+    place = Path(recipe.output_dir) / ADVICE
+    with stopping.listening(), launcher_settings():
+        _meet(recipe, place.parent)
+        chosen = as_the_first(training.together(_chosen_before, place))
+        if chosen is None:
+            training.together(RunFolder, recipe, resume, accept_changes)  # another run's folder is refused now
+            chosen = _choose(recipe, data, trust_remote_code, place)
+    return with_chosen(recipe, chosen)
+
+
+def with_chosen(recipe: Recipe, chosen: dict[str, Any]) -> Recipe:
+    """The recipe with `{"strategy": ..., "training": ...}` in the place of what auto leaves open."""
+    values = recipe.written()
+    values["strategy"] = chosen["strategy"]
+    values["training"] |= chosen["training"]
+    return Recipe.model_validate(values)
+
+
+def _meet(recipe: Recipe, folder: Path) -> None:
+    """The process made ready as for a run, and where there are several, known to each other."""
+    training.quiet_libraries()
+    training.use_every_core()
+    training.keep_token_from_workers()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        training.meet_anew()
+        values = {**recipe.written(), "strategy": {"kind": "full"}}
+        training.build_arguments(Recipe.model_validate(values), 1e-4, folder / "checkpoints", "no")
+
+
+def _chosen_before(place: Path) -> dict[str, Any] | None:
+    """What the folder's run began with."""
+    try:
+        found = json.loads(place.read_text(encoding="utf-8"))["chosen"]
+        return {"strategy": dict(found["strategy"]), "training": dict(found["training"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _choose(recipe: Recipe, data: Dataset | DatasetDict | None, trust_remote_code: bool, place: Path) -> dict[str, Any]:
+    """Measured by the first process, written down by it, and told to the others, who wait."""
+    check_askable(recipe)
+    say("strategy=auto: looking at the data before training")
+    task = training.together(load_data, recipe, data)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+
+    def measured() -> Advice | None:
+        if not is_main_process():
+            return None
+        share = recipe.strategy.share  # type: ignore[union-attr]
+        return advise_on(recipe, task, share, trust_remote_code=trust_remote_code, processes=processes)
+
+    advice = training.together(measured)
+    chosen = None if advice is None else chosen_of(advice)
+    if advice is not None:
+        say(shortly(advice))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(place, json.dumps({"chosen": chosen, "advice": as_dict(advice)}, indent=1) + "\n")
+    told = as_the_first(chosen)
+    assert told is not None
+    return told
+
+
+def chosen_of(advice: Advice) -> dict[str, Any]:
+    """What `with_chosen` takes, of an advice."""
+    values = advice.best.training.values()
+    kept = {name: values[name] for name in ("learning_rate", "num_train_epochs") if name in values}
+    return {"strategy": advice.best.strategy.model_dump(mode="json"), "training": kept}
