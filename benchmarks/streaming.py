@@ -206,7 +206,8 @@ def simulate(args: argparse.Namespace) -> dict[str, Any]:
     from hf_finetune.recipes.schema import Recipe
     from hf_finetune.training.trainer import FinetuneTrainer
 
-    began, first = time.perf_counter(), {}
+    began = time.perf_counter()
+    first: dict[str, float] = {}
     step = FinetuneTrainer.training_step
 
     def noting(self: Any, *inputs: Any, **options: Any) -> Any:

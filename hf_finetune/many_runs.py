@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 
 from hf_finetune import stopping
-from hf_finetune.command_words import PRECISIONS, Parser, minutes_of, parser_of, take_trust
+from hf_finetune.command_words import PRECISIONS, Parser, parser_of, take_trust
 from hf_finetune.console import say
 from hf_finetune.errors import UserError
+from hf_finetune.recipes.budget import minutes_of
 
 _SHARE, _CHECKPOINT = "share=", "model.checkpoint="
 

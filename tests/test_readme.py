@@ -10,6 +10,7 @@ from data_samples import photo
 from model_samples import save_checkpoint
 
 from hf_finetune import finetune, load_recipe
+from hf_finetune.advice.compare_plan import plan_of
 from hf_finetune.evaluation.commands import evaluate_command, predict_command
 from hf_finetune.publish.report_again import report_command
 
@@ -74,5 +75,7 @@ def test_verbs_on_a_finished_run_work_on_other_data(capsys):
             assert evaluate_command(arguments[0], arguments[1:])["samples"] == 24
         elif verb == "report":
             assert report_command(arguments).stat().st_size > 10_000
+        elif verb == "compare":
+            assert len(plan_of(*[pair.removeprefix("recipe=") for pair in arguments[:1]], arguments[1:]).cells) == 3
         elif verb not in ("push", "reproduce", "demo", "serve", "export"):  # test_hub_*, test_demo_*, test_export_*
             load_recipe(*[pair.removeprefix("recipe=") for pair in arguments if not pair.startswith("-")])

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_finetune.advice.seeds import at_seed
-from hf_finetune.command_words import minutes_of
 from hf_finetune.console import muted
 from hf_finetune.errors import Fault, RecipeError, UserError
+from hf_finetune.recipes.budget import minutes_of
 from hf_finetune.recipes.grid import MOST, Cell, axes_of, cells_of
 from hf_finetune.recipes.staging import total_epochs
 
