@@ -56,6 +56,14 @@ def test_every_family_gives_maps_and_is_left_as_it_was(family):
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in model.parameters())
 
 
+def test_a_config_may_name_an_attention_that_its_model_cannot_be_asked_for():
+    """As that of a ResNet that keeps its neighbours: its page was not drawn."""
+    model = tiny("resnet")
+    model.config._attn_implementation = "sdpa"
+    found = explain_images(model, [{"pixel_values": torch.randn(3, 32, 32)}], [1])
+    assert found.found and model.config._attn_implementation == "sdpa"
+
+
 def test_a_vit_is_followed_through_its_attention():
     found = explain_images(tiny("vit"), [{"pixel_values": torch.randn(3, 32, 32)}], [1])
     assert "attention" in found.method and found.found[0].shape == (4, 4)

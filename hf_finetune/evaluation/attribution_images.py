@@ -60,7 +60,7 @@ def explain_images(
 @contextmanager
 def _attentions_given(model: nn.Module) -> Iterator[bool]:
     """The attention that keeps its weights, for a while; whether the model has such."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     before = getattr(config, "_attn_implementation", None)
     change: Any = getattr(model, "set_attn_implementation", None)
     given = False
@@ -72,7 +72,10 @@ def _attentions_given(model: nn.Module) -> Iterator[bool]:
         yield given
     finally:
         if given and before != "eager":
-            change(before)
+            try:
+                change(before)
+            except ValueError:  # a config may name one that its model cannot be asked for
+                config._attn_implementation = before
 
 
 def _maps(
