@@ -66,7 +66,14 @@ def assert_same(one, other):
         ("training_step", 2, TERM, {}, 2),  # in an epoch of three steps
         ("training_step", 2, INT, {"dataloader_num_workers": 1}, 2),
         ("training_step", 3, TERM, {}, 3),  # in its last step: what belongs to its end is done first
-        ("training_step", 3, TERM, {"gradient_accumulation_steps": 2, "num_train_epochs": 3}, 2),
+        pytest.param(
+            "training_step",
+            3,
+            TERM,
+            {"gradient_accumulation_steps": 2, "num_train_epochs": 3},
+            2,
+            marks=pytest.mark.slow,
+        ),
         ("training_step", 5, INT, STEPS, 5),
         ("training_step", 4, INT, STEPS, 4),  # where a checkpoint is due
         ("evaluate", 1, TERM, {}, 3),

@@ -15,9 +15,9 @@ SCRIPT = Path(__file__).parent / "kills.py"
 @pytest.mark.parametrize(
     "only",
     [
-        pytest.param("image full steps", marks=pytest.mark.slow),
+        pytest.param("image full steps", marks=pytest.mark.long),
         pytest.param("text lp_ft epochs", marks=pytest.mark.long),
-        pytest.param("image head epochs", marks=pytest.mark.long),
+        pytest.param("image head epochs", marks=pytest.mark.slow),
     ],
 )
 def test_killed_and_stopped_runs_end_equal(tmp_path, only):
