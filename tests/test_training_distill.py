@@ -453,9 +453,9 @@ JOB = (
 )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.distributed
-@pytest.mark.parametrize("augment", ["none", pytest.param("{pad_crop: 4}", marks=pytest.mark.long)])
+@pytest.mark.parametrize("augment", ["none", "{pad_crop: 4}"])
 def test_a_run_on_two_processes_equals_one(call, run_in, augment):
     run_in.folder.mkdir()
     teacher_of("resnet", run_in.folder / "teacher", [str(digit) for digit in range(10)])

@@ -65,7 +65,8 @@ def test_a_second_run_is_refused_and_the_first_is_not_disturbed(run_in, going_on
     assert {path.name for path in (run_in.folder / "run").iterdir()} >= before - {"checkpoints"}
 
 
-@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.long), 2])
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [0, 2])
 def test_a_killed_run_keeps_no_lock(run_in, start, going_on, workers):
     """Nor do its loader's workers, which have inherited its open files and outlive it for some seconds."""
     first = going_on(f"training.dataloader_num_workers={workers}")
