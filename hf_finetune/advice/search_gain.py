@@ -8,12 +8,13 @@ corrected, BBC-CV: Tsamardinos et al. 2018, arXiv:1708.07180): what choosing is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_finetune.evaluation.intervals import resample_counts
 from hf_finetune.evaluation.metrics import fit_shapes, statistics_of
 from hf_finetune.evaluation.statistic import Statistic, mean_of
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from hf_finetune.training.onlooker import Validated
 
 _RESAMPLES = 1000
-_CELLS = 2_000_000  # counts held at once
 _ENOUGH = 0.95  # share of resamples in which both scores must exist
 
 
@@ -81,7 +81,7 @@ def gain_of(outcomes: Mapping[int, Validated], winner: int, shipped: int = 0, se
     place = {number: column for column, number in enumerate(measured)}
     paired: list[np.ndarray] = []
     left_out: list[np.ndarray] = []
-    for counts in _resamples(rows, seed):
+    for counts in resample_counts(rows, _RESAMPLES, seed):
         inside = sign * np.stack([statistic(counts) for statistic in statistics])
         outside = sign * np.stack([statistic((counts == 0).astype(float)) for statistic in statistics])
         paired.append(inside[place[winner]] - inside[place[shipped]])
@@ -115,16 +115,6 @@ def _losses(outcome: Validated) -> np.ndarray:
         return each.mean(axis=1)
     total = np.logaddexp.reduce(logits, axis=1)
     return np.asarray(total - logits[np.arange(len(logits)), outcome.labels.astype(int)])
-
-
-def _resamples(rows: int, seed: int) -> Iterator[np.ndarray]:
-    """Counts (rows, B) of resamples with replacement, until there are enough."""
-    rng = np.random.default_rng([seed, 0x5EA])
-    at_once = max(1, min(_RESAMPLES, _CELLS // rows))
-    for start in range(0, _RESAMPLES, at_once):
-        size = min(at_once, _RESAMPLES - start)
-        picks = rng.integers(0, rows, size=(size, rows)) * size + np.arange(size)[:, None]
-        yield np.bincount(picks.ravel(), minlength=rows * size).reshape(rows, size).astype(float)
 
 
 def _middle(values: np.ndarray) -> tuple[float, float] | None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from hf_finetune.publish.report_answers import SINGLE
 from hf_finetune.publish.report_curves import curves_of_runs
 from hf_finetune.publish.report_tasks import worst
 from hf_finetune.publish.report_view import Material, curve_metrics
 from hf_finetune.publish.report_words import whiskers
+from hf_finetune.publish.seed_scores import on_the_same_rows
 
 
 def compared(runs: Sequence[Material], views: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -89,14 +88,7 @@ def _notes(runs: Sequence[Material]) -> list[str]:
     if not all(run.answers for run in runs):
         return []
     first = runs[0].answers[0]
-    same = all(
-        run.answers[0].problem == first.problem
-        and run.answers[0].names == first.names
-        and np.array_equal(run.answers[0].ids, first.ids)
-        and np.array_equal(run.answers[0].truth, first.truth)
-        for run in runs[1:]
-    )
-    if not same:
+    if not on_the_same_rows([run.answers for run in runs]):
         return ["They were not tested on the same rows and labels: the scores are not of the same thing."]
     notes = [
         "All were tested on the same rows. Intervals that overlap do not mean that two runs are equal: the "
