@@ -9,7 +9,9 @@ import numpy as np
 _BITS = 64
 _PAIRS = 1 << 20  # pairs compared at once
 # Bits that are set in each number of 16 bits.
-_COUNTS = np.array([bin(number).count("1") for number in range(1 << 16)], dtype=np.uint8)
+_COUNTS = np.unpackbits(np.arange(1 << 16, dtype=np.uint16).view(np.uint8).reshape(-1, 2), axis=1).sum(
+    axis=1, dtype=np.uint8
+)
 
 
 def near_pairs(hashes: np.ndarray, distance: int) -> np.ndarray:

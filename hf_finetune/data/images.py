@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 _ORIENTATION = 0x0112  # EXIF's tag
 _STRIP = 1 << 22  # pixels of a deep image that are scaled at once
+# The first five are always there; to know the others Pillow imports forty modules.
 _USUAL = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")
+_THERE = _USUAL[:5]
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 
@@ -67,7 +69,10 @@ def open_image(value: bytes | str | Path | dict[str, Any] | Image.Image | None) 
             raise OSError("it is a folder" if stat.S_ISDIR(status.st_mode) else "it is not a regular file")
     if not (value if isinstance(value, bytes) else status.st_size):
         raise OSError("the image is empty (0 bytes)")
-    return Image.open(io.BytesIO(value) if isinstance(value, bytes) else value, formats=_formats())
+    try:
+        return Image.open(io.BytesIO(value) if isinstance(value, bytes) else value, formats=_THERE)
+    except UnidentifiedImageError:
+        return Image.open(io.BytesIO(value) if isinstance(value, bytes) else value, formats=_formats())
 
 
 @cache
