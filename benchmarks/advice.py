@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from advice_fit import BIT, fit, table
 from advice_problems import MINILM, PROBLEMS, SIZES, VIT, recipe_of, rows_of
 from circumstances import circumstances
@@ -135,10 +136,20 @@ def _cell(cell: Cell, kinds: list[str], with_advice: bool, options: argparse.Nam
                     "validation": scores["validation"]["accuracy"],
                     "seconds": round(trial.seconds, 1),
                     "epochs": scores["train"]["epochs"],
+                    "right": _right(trial.run.path),
                 },
             )
         shutil.rmtree(folder / kind, ignore_errors=True)
         gc.collect()
+
+
+def _right(folder: Path) -> dict[str, Any]:
+    """Which test rows are answered rightly, a bit each, in the order of the rows."""
+    from hf_finetune.publish.report_answers import SINGLE, read_answers
+
+    (answers,) = read_answers(folder / "predictions.parquet", [{"name": "", "problem": SINGLE}])
+    right = np.asarray(answers.decided == answers.truth)[np.argsort(answers.ids)]
+    return {"rows": len(right), "bits": np.packbits(right).tobytes().hex()}
 
 
 def _by_size(advice: Any, output_dir: str) -> Any:

@@ -29,6 +29,7 @@ class Scored(NamedTuple):
     scores: dict[str, float]
     share: float  # of a full run's time that the advice took
     corner: tuple[str, ...] = ()  # the strategies of the corner where the data stands
+    right: dict[str, np.ndarray] = {}  # noqa: RUF012 (never changed): by strategy, which test rows, (rows,) of 0 and 1
 
 
 def scored(lines: Lines) -> list[Scored]:
@@ -47,9 +48,14 @@ def scored(lines: Lines) -> list[Scored]:
         facts = Facts(**advice["facts"])
         evidence = math.nan if evidence is None else evidence
         corner = CORNERS[tuple(advice["corner"])] if "corner" in advice else ()
-        cell = Scored(PROBLEMS[problem].source, problem, size, facts, evidence, advice["costs"], scores, share, corner)
-        found.append(cell)
+        right = {kind: _bits(run["right"]) for kind, run in runs.items() if "right" in run}
+        source, costs = PROBLEMS[problem].source, advice["costs"]
+        found.append(Scored(source, problem, size, facts, evidence, costs, scores, share, corner, right))
     return found
+
+
+def _bits(packed: dict[str, Any]) -> np.ndarray:
+    return np.unpackbits(np.frombuffer(bytes.fromhex(packed["bits"]), dtype=np.uint8), count=packed["rows"])
 
 
 # What results/techniques.jsonl calls them, and the rows that learnt; its freeze trains two blocks.

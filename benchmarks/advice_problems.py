@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-POOL, TEST = 6_000, 500  # rows; test rows are the same for every run
+POOL, TEST = 6_000, 1_000  # rows; test rows are the same for every run
 SIZES = (100, 500, 2_000, 5_000)
 SIDE = 96  # pixels of every image: a quarter of the work of 224
 VIT, MOBILENET, EFFICIENTNET = (

@@ -35,17 +35,38 @@ def lines(gain, problems=("cifar10", "fashion", "sst2", "ag_news", "mrpc", "digi
 
 
 def test_it_learns_that_more_rows_make_full_the_best():
-    from advice_fit import advised, regrets, scored, unseen
+    from advice_fit import advised, choices, regret, scored, unseen
 
     cells = scored(lines(0.1))
     assert len(cells) == 12
     for cell, guess in zip(cells, unseen(cells), strict=True):
         assert advised(cell, guess) == ("full" if cell.size == 500 else "head")
-    lost = regrets(cells)
+    taken = choices(cells).items()
+    lost = {rule: [regret(cell, kind) for cell, kind in zip(cells, kinds, strict=True)] for rule, kinds in taken}
     assert np.mean(lost["the advice"]) == pytest.approx(0, abs=1e-9)
     assert np.mean(lost["size alone"]) == pytest.approx(0, abs=1e-9)
     assert np.mean(lost["always full"]) == pytest.approx(0.05)
     assert np.mean(lost["always head"]) == pytest.approx(0.05)
+
+
+def test_regret_without_luck_is_zero_where_strategies_are_equally_good():
+    """And keeps a difference that there is."""
+    from advice_fit import fair_regret, regret, scored
+
+    generator = np.random.default_rng(0)
+    (cell, *_) = scored(lines(0.0))
+    kinds = ("head", "lora", "full", "lp_ft", "freeze")
+
+    def drawn(share):
+        right = {kind: generator.random(1_000) < share.get(kind, 0.7) for kind in kinds}
+        return cell._replace(right=right, scores={kind: bits.mean() for kind, bits in right.items()})
+
+    equal = [drawn({}) for _ in range(200)]
+    assert np.mean([regret(each, "full") for each in equal]) > 0.01
+    assert np.mean([fair_regret(each, "full") for each in equal]) == pytest.approx(0, abs=0.003)
+    worse = [drawn({"full": 0.6}) for _ in range(200)]
+    assert np.mean([fair_regret(each, "full") for each in worse]) == pytest.approx(0.1, abs=0.005)
+    assert np.isnan(fair_regret(cell, "full"))
 
 
 def test_a_problem_is_foretold_without_its_own_source(monkeypatch):
@@ -92,4 +113,4 @@ def test_problems_are_made_from_the_data_of_the_home():
     rows = rows_of(PROBLEMS["ag_news two"])
     assert rows["train"].features["label"].names == ["Business", "Sci/Tech"]
     assert set(rows["train"]["label"]) == {0, 1}
-    assert len(rows["test"]) == 500
+    assert len(rows["test"]) == 1_000
