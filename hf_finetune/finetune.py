@@ -172,7 +172,7 @@ def _run(
     report.metrics["train"]["total_seconds"] = round(time.perf_counter() - started, 1)
     report.metrics["train"] |= folder.accepted
     training.save(recipe, folder, task, loaded, applied, trainer, report, table, number_format.name)
-    say(report.in_words(folder.path))
+    say(report.in_words(folder.path, recipe.expected))
     return Run.load(folder.path, trust_remote_code=trust_remote_code)
 
 

@@ -122,15 +122,22 @@ class Evaluation(Section):
 
 
 class Expected(Section):
-    """What we measured with this recipe; null until measured."""
+    """What we measured with this recipe: mean over seeds, 95% interval, seconds of one run; null until measured."""
 
     metric: str
     split: str
     value: float
     interval: tuple[float, float] | None = None
     seeds: int | None = None
+    seconds: float | None = None
     hardware: str | None = None
     commit: str | None = None
+
+    def in_words(self) -> str:
+        """One line, beside which a run of the recipe can be held."""
+        between = f" (95% between {self.interval[0]:.4f} and {self.interval[1]:.4f})" if self.interval else ""
+        seeds = f", mean of {self.seeds} seeds" if self.seeds else ""
+        return f"The recipe's own figure: {self.split} {self.metric} {self.value:.4f}{between}{seeds}."
 
 
 _HEADER = """\

@@ -13,7 +13,7 @@ from hf_finetune.console import say
 from hf_finetune.evaluation import with_intervals
 from hf_finetune.evaluation.rules import fit_rule, rule_in_words, rule_scores
 from hf_finetune.evaluation.task_scores import task_intervals
-from hf_finetune.recipes.schema import VIEWS, Recipe
+from hf_finetune.recipes.schema import VIEWS, Expected, Recipe
 from hf_finetune.training.account import Account, mean_training_loss
 from hf_finetune.training.arguments import metric_names
 from hf_finetune.training.features import Fitted
@@ -41,8 +41,8 @@ class Report:
     test_labels: np.ndarray | None
     held_out_logits: np.ndarray | None = None
 
-    def in_words(self, folder: Path) -> str:
-        """The last lines of a run: each test metric with its interval."""
+    def in_words(self, folder: Path, expected: Expected | None = None) -> str:
+        """The last lines of a run: each test metric with its interval, and what the recipe says of itself."""
         split = "test" if "test" in self.metrics else "validation"
         scores = self.metrics[split]
         lines = [f"{split} ({scores['samples']} samples)"]
@@ -54,6 +54,8 @@ class Report:
             between = "" if not interval else f"  95% between {interval[0]:.4f} and {interval[1]:.4f}"
             lines.append(f"  {name:<24}{shown}{between}")
         lines += rule_in_words(self.metrics, split)
+        if expected is not None:
+            lines.append(expected.in_words())
         train = self.metrics["train"]
         lines.append(f"Trained {train['seconds']:.0f} s, {train['total_seconds']:.0f} s in all. Saved in {folder}.")
         return "\n".join(lines)
