@@ -109,6 +109,14 @@ def test_where_there_is_no_time_it_says_so_and_follows_a_rule():
     assert "no time to look" in words.in_words(found, "digits")
 
 
+def test_the_share_is_of_the_time_that_the_recipe_has():
+    """Of a run that ends after its minutes, however many epochs it could take."""
+    found = advise(digits("training.num_train_epochs=3000", "training.max_minutes=0.02"), share=0.01)
+    assert found.full_seconds < 3
+    assert found.measures is None
+    assert all(option.seconds < 3 for option in found.options)
+
+
 def test_measuring_the_pace_changes_nothing():
     """A step is taken in train mode; weights, statistics, gradients, modes and random numbers are as before."""
     recipe = load_recipe("digits", "model.checkpoint=package:digits-resnet", "data.max_train_samples=100")

@@ -140,6 +140,23 @@ def test_what_runs_once_is_paid_once():
     assert seconds_of("full", halved, ROWS, 10, kept=True) == pytest.approx(cost("full") / 2)
 
 
+def test_a_run_that_ends_by_the_clock_costs_no_more():
+    """`training.max_minutes` bounds the training: not what is computed before it, nor the scores behind it."""
+    whole = seconds_of("full", PACE, ROWS, 10, kept=True)
+    assert seconds_of("full", PACE, ROWS, 10, kept=True, most=60) == pytest.approx(60 + 300 * 0.011)
+    assert seconds_of("full", PACE, ROWS, 10, kept=True, most=3600) == whole
+    assert seconds_of("head", PACE, ROWS, 10, kept=True, most=0) == pytest.approx(1200 * 0.011, rel=0.01)
+
+
+def test_a_step_is_that_of_all_processes():
+    """A hundred steps of two processes are twice the epochs; so are the epochs of a number of steps."""
+    free = load_recipe("digits", "strategy=auto", "training.num_train_epochs=null")
+    assert epochs_of("full", free, 450, 2) == epochs_of("full", free, 225) == 15
+    assert candidates(free, 450, 12, 2)[0]["full"].training.values()["num_train_epochs"] == 15
+    steps = load_recipe("digits", "training.max_steps=90", "training.per_device_train_batch_size=10")
+    assert [epochs_of("full", steps, 450, processes) for processes in (1, 2)] == [2, 4]
+
+
 def test_few_rows_get_more_epochs():
     assert usual_epochs("full", 90) == 25
     assert usual_epochs("full", 450) == 8

@@ -40,23 +40,23 @@ def bit_steps(rows: int) -> int:
     return next((steps for most, steps in _BIT_STEPS if rows < most), 20_000)
 
 
-def batch_of(recipe: Recipe, rows: int) -> int:
-    """Rows of a step on one process."""
+def batch_of(recipe: Recipe, rows: int, processes: int = 1) -> int:
+    """Rows of a step, of all processes together."""
     values = recipe.training.values()
     given = values.get("per_device_train_batch_size") or _BATCH
-    return min(int(given) * int(values.get("gradient_accumulation_steps") or 1), rows)
+    return min(int(given) * int(values.get("gradient_accumulation_steps") or 1) * processes, rows)
 
 
-def epochs_of(kind: str, recipe: Recipe, rows: int) -> float:
+def epochs_of(kind: str, recipe: Recipe, rows: int, processes: int = 1) -> float:
     """The recipe's own epochs (or those of its steps); where it names none, `usual_epochs`."""
-    values, batch = recipe.training.values(), batch_of(recipe, rows)
+    values, batch = recipe.training.values(), batch_of(recipe, rows, processes)
     if values.get("max_steps", -1) > 0:
         return float(values["max_steps"]) * batch / rows
     given = values.get("num_train_epochs")
     return float(given) if given is not None else float(usual_epochs(kind, rows, batch))
 
 
-def candidates(recipe: Recipe, rows: int, blocks: int) -> tuple[dict[str, Recipe], dict[str, str]]:
+def candidates(recipe: Recipe, rows: int, blocks: int, processes: int = 1) -> tuple[dict[str, Recipe], dict[str, str]]:
     """Recipes by kind of strategy, and for those that the recipe's other settings forbid, why.
 
     A recipe whose own strategy is among them keeps its settings and its rate; the others take their defaults.
@@ -65,8 +65,10 @@ def candidates(recipe: Recipe, rows: int, blocks: int) -> tuple[dict[str, Recipe
         recipe: what is asked for.
         rows: of training.
         blocks: of the model.
+        processes: that will train.
     """
     own = recipe.strategy
+    batch = batch_of(recipe, rows, processes)
     kinds = own.candidates if own.kind == "auto" else CANDIDATES
     found: dict[str, Recipe] = {}
     refused: dict[str, str] = {}
@@ -75,8 +77,8 @@ def candidates(recipe: Recipe, rows: int, blocks: int) -> tuple[dict[str, Recipe
         if kind != own.kind:
             values["strategy"] = _settings(kind, blocks)
             values["training"].pop("learning_rate", None)
-        if not {"num_train_epochs", "max_steps"} & values["training"].keys():
-            values["training"]["num_train_epochs"] = usual_epochs(kind, rows, batch_of(recipe, rows))
+        if "num_train_epochs" not in values["training"] and values["training"].get("max_steps", -1) <= 0:
+            values["training"]["num_train_epochs"] = usual_epochs(kind, rows, batch)
         try:
             candidate = Recipe.model_validate(values)
         except ValidationError as fault:
