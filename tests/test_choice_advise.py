@@ -276,6 +276,8 @@ def test_the_verb_ranks_checkpoints(call):
         (("advise", "recipe=digits", "share=2"), "above 0 and below 1"),
         (("advise", "recipe=digits", "share=a"), "above 0 and below 1"),
         (("advise", "recipe=digits", "model.checkpoint=[a, a]"), "a list of different checkpoints"),
+        (("advise", "recipe=digits", "--json", "nowhere/advice.json"), "there is no folder nowhere"),
+        (("doctor", "recipe=digits", "--json", "."), "is a folder"),
     ],
 )
 def test_the_verb_says_what_is_wrong(call, words_given, said):

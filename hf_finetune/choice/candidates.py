@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -11,6 +12,7 @@ from hf_finetune.recipes.pairs import PairsError
 from hf_finetune.recipes.rates import default_learning_rate
 from hf_finetune.recipes.schema import Recipe
 from hf_finetune.recipes.strategy_section import CANDIDATES
+from hf_finetune.recipes.yaml_text import Plain, read_value
 
 # Steps below which the recipe's batch has not taught much, and most epochs that a few rows are read: with 100 images
 # three epochs are nine steps. A head on kept features costs next to nothing, and takes more.
@@ -105,10 +107,16 @@ def _reason(fault: ValidationError) -> str:
 def pairs_of(candidate: Recipe) -> list[str]:
     """What to write behind `recipe=` for this strategy."""
     strategy, values = candidate.strategy, candidate.training.values()
-    pairs = [f"strategy={strategy.kind}"]
+    own = strategy.model_dump(mode="json", exclude_defaults=True, exclude={"kind"})
     if strategy.kind == "freeze":
-        pairs.append(f"strategy.train_blocks={strategy.train_blocks}")
+        own["train_blocks"] = strategy.train_blocks  # also where it is the default: the file may have another
+    pairs = [f"strategy={strategy.kind}", *(f"strategy.{name}={_as_text(value)}" for name, value in own.items())]
     pairs += [f"training.learning_rate={values['learning_rate']:g}"] if "learning_rate" in values else []
     if "num_train_epochs" in values:
         pairs.append(f"training.num_train_epochs={float(values['num_train_epochs']):g}")
     return pairs
+
+
+def _as_text(value: Any) -> str:
+    """A value as the command line reads it."""
+    return value if isinstance(value, str) and isinstance(read_value(value), Plain) else json.dumps(value)
