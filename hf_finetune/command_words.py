@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
 from typing import Any, NoReturn
 
 from hf_finetune.errors import UserError
@@ -51,6 +53,18 @@ def take_address(parser: Parser, port: int) -> None:
         "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)"
     )
     parser.add_argument("--port", type=port_number, default=port, help=f"default {port}; 0 takes any that is free")
+
+
+def writable(text: str) -> str:
+    """A file that can be written: found before what takes its time."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: there is no folder {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: this user may not")
+    return text
 
 
 def number(text: str) -> int:

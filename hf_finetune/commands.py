@@ -5,7 +5,7 @@ As in `run_commands.py` and `serving.py`, each takes its words of the command li
 
 from __future__ import annotations
 
-from hf_finetune.command_words import parser_of, take_model, take_pairs, take_trust
+from hf_finetune.command_words import parser_of, take_model, take_pairs, take_trust, writable
 from hf_finetune.console import say
 from hf_finetune.disk import size_in_words
 from hf_finetune.recipes import list_recipes
@@ -17,7 +17,9 @@ def doctor(arguments: list[str]) -> int:
         "doctor", "Report on the data of a recipe: balance, broken rows, copies, likely label errors, leaks."
     )
     parser.add_argument("pairs", nargs="+", metavar="recipe=NAME|key=value", help="as for train")
-    parser.add_argument("--json", metavar="FILE", help="write all that was found, every suspect, as JSON")
+    parser.add_argument(
+        "--json", type=writable, metavar="FILE", help="write all that was found, every suspect, as JSON"
+    )
     parser.add_argument("--max-samples", type=int, default=5000, metavar="N", help="rows for the checkpoint to look at")
     take_trust(parser)
     given = parser.parse_intermixed_args(arguments)

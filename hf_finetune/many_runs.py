@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from hf_finetune import stopping
-from hf_finetune.command_words import PRECISIONS, Parser, parser_of, take_trust
+from hf_finetune.command_words import PRECISIONS, Parser, parser_of, take_trust, writable
 from hf_finetune.console import say
 from hf_finetune.errors import UserError
 from hf_finetune.recipes.budget import minutes_of
@@ -135,7 +135,7 @@ def advise(arguments: list[str]) -> int:
         metavar="recipe=NAME|key=value",
         help="as for train; model.checkpoint=[A,B] ranks several; share=0.1 is the most time, of a full fine-tuning's",
     )
-    parser.add_argument("--json", metavar="FILE", help="write all that was found as JSON")
+    parser.add_argument("--json", type=writable, metavar="FILE", help="write all that was found as JSON")
     take_trust(parser)
     given = parser.parse_intermixed_args(arguments)
     names = [pair.removeprefix("recipe=") for pair in given.pairs if pair.startswith("recipe=")]
@@ -156,6 +156,7 @@ def advise(arguments: list[str]) -> int:
     from hf_finetune.choice import words
     from hf_finetune.choice.ranking import rank, ranking_in_words
     from hf_finetune.files import write_whole
+    from hf_finetune.publish.save import without_nan
     from hf_finetune.training import quiet_libraries, use_every_core
 
     quiet_libraries()
@@ -168,12 +169,15 @@ def advise(arguments: list[str]) -> int:
         found = rank(recipes, share=share, trust_remote_code=given.trust_remote_code)
         say(f"\n{ranking_in_words(found)}\n")
     first = next(iter(found.values()))
-    also = [pair for pair in rest if not pair.startswith((_CHECKPOINT, "strategy", "training.learning_rate="))]
+    settings = "strategy=" if first.kind == first.recipe.strategy.kind else "strategy"  # those of another one go
+    gone = (_CHECKPOINT, settings, "training.learning_rate=")
+    also = [pair for pair in rest if not pair.startswith(gone)]
     chosen = [f"{_CHECKPOINT}{first.recipe.model.checkpoint}"] if _asked_for_checkpoint(rest) else []
     say(words.in_words(first, names[0], [*chosen, *also]))
     if given.json:
         every = [words.as_dict(each) for each in found.values()]
-        write_whole(given.json, json.dumps(every if checkpoints is not None else every[0], indent=1) + "\n")
+        found_in_json = without_nan(every if checkpoints is not None else every[0])
+        write_whole(given.json, json.dumps(found_in_json, indent=1) + "\n")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from model_samples import save_checkpoint
 from run_samples import break_off
 
 from hf_finetune import finetune, load_recipe
-from hf_finetune.choice import words
+from hf_finetune.choice import settled, words
 from hf_finetune.choice.advise import advise
 from hf_finetune.choice.depths import AtDepths, blocks_of, read_depths
 from hf_finetune.choice.kept import read_and_keep
@@ -106,6 +107,14 @@ def test_where_there_is_no_time_it_says_so_and_follows_a_rule():
     assert found.measures is None
     assert found.kind == "lp_ft"
     assert "no time to look" in words.in_words(found, "digits")
+
+
+def test_the_share_is_of_the_time_that_the_recipe_has():
+    """Of a run that ends after its minutes, however many epochs it could take."""
+    found = advise(digits("training.num_train_epochs=3000", "training.max_minutes=0.02"), share=0.01)
+    assert found.full_seconds < 3
+    assert found.measures is None
+    assert all(option.seconds < 3 for option in found.options)
 
 
 def test_measuring_the_pace_changes_nothing():
@@ -203,6 +212,31 @@ def test_auto_goes_on_with_what_it_had_chosen(tmp_path, monkeypatch, capsys):
     assert run.recipe.strategy.kind == "full"
 
 
+def chosen_for(recipe, kind):
+    """advice.json of a recipe that was killed before its run began."""
+    folder = Path(recipe.output_dir)
+    folder.mkdir(exist_ok=True)
+    chosen = {"strategy": {"kind": kind}, "training": {"learning_rate": 1e-3, "num_train_epochs": 2}}
+    told = {"asked": recipe.written(), "chosen": chosen, "advice": {}}
+    (folder / "advice.json").write_text(json.dumps(told))
+    return folder
+
+
+def test_auto_follows_only_what_was_chosen_for_the_same_question(tmp_path):
+    """Among other candidates, or for other data, the choice is another one."""
+    asked = auto(tmp_path, "strategy.candidates=[head, full]")
+    folder = chosen_for(asked, "head")
+    assert settled(asked).strategy.kind == "head"
+    assert settled(auto(tmp_path, "strategy.candidates=[full]", "strategy.share=1e-6")).strategy.kind == "full"
+
+    chosen_for(asked, "head")
+    (folder / "recipe.yaml").write_text(settled(asked).to_yaml())
+    (folder / "checkpoints" / "checkpoint-1").mkdir(parents=True)
+    assert settled(asked).strategy.kind == "head"
+    with pytest.raises(UserError, match=r"chosen otherwise.*\n.*strategy.candidates.*\[.*head.*\[.full"):
+        settled(auto(tmp_path, "strategy.candidates=[full]"))
+
+
 def test_auto_refuses_the_folder_of_another_run_before_it_measures(tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
@@ -242,6 +276,8 @@ def test_the_verb_ranks_checkpoints(call):
         (("advise", "recipe=digits", "share=2"), "above 0 and below 1"),
         (("advise", "recipe=digits", "share=a"), "above 0 and below 1"),
         (("advise", "recipe=digits", "model.checkpoint=[a, a]"), "a list of different checkpoints"),
+        (("advise", "recipe=digits", "--json", "nowhere/advice.json"), "there is no folder nowhere"),
+        (("doctor", "recipe=digits", "--json", "."), "is a folder"),
     ],
 )
 def test_the_verb_says_what_is_wrong(call, words_given, said):

@@ -5,10 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from hf_finetune.choice.advise import Advice
 from hf_finetune.choice.candidates import bit_steps, candidates, epochs_of, pairs_of, usual_epochs
 from hf_finetune.choice.cost import Pace, Rows, seconds_of
 from hf_finetune.choice.forecast import FEATURES, Facts, Forecast, forecast, numbers
 from hf_finetune.choice.measures import TOP, Depths, probe_depths, spread_evenly
+from hf_finetune.choice.ranking import _promise
 from hf_finetune.choice.verdict import Option, corner_of, in_order, options_of
 from hf_finetune.errors import RecipeError
 from hf_finetune.recipes import load_recipe
@@ -140,12 +142,42 @@ def test_what_runs_once_is_paid_once():
     assert seconds_of("full", halved, ROWS, 10, kept=True) == pytest.approx(cost("full") / 2)
 
 
+def test_a_run_that_ends_by_the_clock_costs_no_more():
+    """`training.max_minutes` bounds the training: not what is computed before it, nor the scores behind it."""
+    whole = seconds_of("full", PACE, ROWS, 10, kept=True)
+    assert seconds_of("full", PACE, ROWS, 10, kept=True, most=60) == pytest.approx(60 + 300 * 0.011)
+    assert seconds_of("full", PACE, ROWS, 10, kept=True, most=3600) == whole
+    assert seconds_of("head", PACE, ROWS, 10, kept=True, most=0) == pytest.approx(1200 * 0.011, rel=0.01)
+
+
+def test_a_step_is_that_of_all_processes():
+    """A hundred steps of two processes are twice the epochs; so are the epochs of a number of steps."""
+    free = load_recipe("digits", "strategy=auto", "training.num_train_epochs=null")
+    assert epochs_of("full", free, 450, 2) == epochs_of("full", free, 225) == 15
+    assert candidates(free, 450, 12, 2)[0]["full"].training.values()["num_train_epochs"] == 15
+    steps = load_recipe("digits", "training.max_steps=90", "training.per_device_train_batch_size=10")
+    assert [epochs_of("full", steps, 450, processes) for processes in (1, 2)] == [2, 4]
+
+
 def test_few_rows_get_more_epochs():
     assert usual_epochs("full", 90) == 25
     assert usual_epochs("full", 450) == 8
     assert usual_epochs("full", 50_000) == 3
     assert usual_epochs("head", 450) == 22
     assert [bit_steps(rows) for rows in (500, 20_000, 600_000)] == [500, 10_000, 20_000]
+
+
+def test_of_several_checkpoints_one_that_was_not_looked_at_comes_last():
+    """Also behind one whose features explain numbers worse than their mean does."""
+
+    def advice(probe):
+        measures = None if probe is None else measured(3.0)
+        if measures is not None:
+            measures.probe = probe
+        return Advice(None, measures, [Option("head", 1.0, None)], {}, PACE, 200, 10.0, 0.1)
+
+    order = sorted([advice(0.4), advice(None), advice(-0.7)], key=_promise, reverse=True)
+    assert [each.measures and each.measures.probe for each in order] == [0.4, -0.7, None]
 
 
 # --- recipes ----------------------------------------------------------------------------------------------------------
@@ -170,6 +202,16 @@ def test_what_the_recipe_says_stays():
     assert found["lora"].training.values()["learning_rate"] == 2e-3
     assert found["full"].training.values()["learning_rate"] == 1e-4
     assert {each.training.values()["num_train_epochs"] for each in found.values()} == {5}
+
+
+def test_the_words_of_the_command_make_the_candidate_again():
+    """Also of settings that were given beside the recipe."""
+    given = ("strategy=lora", "strategy.r=4", "strategy.targets=[q_proj, v_proj]", "strategy.variant=dora")
+    found, _ = candidates(load_recipe("digits", *given), 450, 12)
+    for each in found.values():
+        again = load_recipe("digits", *pairs_of(each))
+        assert (again.strategy, again.training) == (each.strategy, each.training)
+    assert found["lora"].strategy.targets is not None
 
 
 def test_a_strategy_that_the_recipe_forbids_is_left_out_with_the_reason():

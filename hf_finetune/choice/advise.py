@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -123,12 +124,12 @@ def advise_on(
 def _measured(recipe: Recipe, task: TaskData, loaded: LoadedModel, share: float, processes: int) -> Advice:
     began = time.perf_counter()
     rows = Rows(len(task.train), len(task.validation), 0 if task.test is None else len(task.test))
-    recipes, refused = candidates(recipe, rows.train, len(loaded.anatomy.blocks))
+    recipes, refused = candidates(recipe, rows.train, len(loaded.anatomy.blocks), processes)
     if not recipes:
         raise UserError(f"No strategy goes with this recipe: {'; '.join(f'{k}: {why}' for k, why in refused.items())}.")
-    epochs = epochs_of("full", recipe, rows.train)
+    epochs = epochs_of("full", recipe, rows.train, processes)
     pace = measure_pace(recipe, loaded, task.train, epochs, processes)
-    full = seconds_of("full", pace, rows, epochs, kept=False)
+    full = seconds_of("full", pace, rows, epochs, kept=False, most=_most_training(recipe))
     left = min(share * full, LONGEST) - (time.perf_counter() - began)
     enough = left > LEAST_ROWS * (pace.read + pace.forward)
     head = recipes.get("head") if processes == 1 else None
@@ -155,7 +156,13 @@ def _load(recipe: Recipe, task: TaskData, trust_remote_code: bool) -> LoadedMode
 def _cost(kind: str, recipe: Recipe, task: TaskData, pace: Pace, rows: Rows) -> float:
     kept = recipe.cache.prefix != "off" and image_augment(recipe, task) is None
     blocks = recipe.strategy.train_blocks if recipe.strategy.kind == "freeze" else 0
-    return seconds_of(kind, pace, rows, epochs_of(kind, recipe, rows.train), kept=kept, blocks=blocks)
+    epochs = epochs_of(kind, recipe, rows.train, pace.processes)
+    return seconds_of(kind, pace, rows, epochs, kept=kept, blocks=blocks, most=_most_training(recipe))
+
+
+def _most_training(recipe: Recipe) -> float:
+    """Seconds after which a run's training ends."""
+    return 60.0 * float(recipe.training.values().get("max_minutes") or math.inf)
 
 
 def _options(measures: Measures | None, costs: dict[str, float], recipe: Recipe) -> list[Option]:

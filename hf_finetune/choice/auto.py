@@ -12,11 +12,14 @@ from hf_finetune.choice.advise import advise_on, check_askable
 from hf_finetune.choice.words import as_dict, shortly
 from hf_finetune.console import is_main_process, say
 from hf_finetune.data import load_data
+from hf_finetune.errors import UserError
 from hf_finetune.files import write_whole
+from hf_finetune.publish.save import without_nan
 from hf_finetune.recipes.schema import Recipe
 from hf_finetune.training.agreement import as_the_first
-from hf_finetune.training.folder import ADVICE, RunFolder
+from hf_finetune.training.folder import ADVICE, RunFolder, is_begun
 from hf_finetune.training.precision import launcher_settings
+from hf_finetune.training.same_run import differences
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -33,8 +36,8 @@ def decide(
 ) -> Recipe:
     """The recipe with the strategy, rate and epochs that were chosen for it.
 
-    What was chosen lies in `advice.json` in the run's folder from before the run's first step, so that a run that was
-    interrupted goes on with it, whatever a second measurement would say.
+    What was chosen, and for which recipe, lies in `advice.json` in the run's folder from before the run's first step,
+    so that a run that was interrupted goes on with it, whatever a second measurement would say.
 
     Raises:
         UserError: as `advise`, or the folder holds another run.
@@ -42,7 +45,7 @@ def decide(
     place = Path(recipe.output_dir) / ADVICE
     with stopping.listening(), launcher_settings():
         _meet(recipe, place.parent)
-        chosen = as_the_first(training.together(_chosen_before, place))
+        chosen = as_the_first(training.together(_chosen_before, place, recipe, accept_changes))
         if chosen is None:
             training.together(RunFolder, recipe, resume, accept_changes)  # another run's folder is refused now
             chosen = _choose(recipe, data, trust_remote_code, place)
@@ -68,13 +71,29 @@ def _meet(recipe: Recipe, folder: Path) -> None:
         training.build_arguments(Recipe.model_validate(values), 1e-4, folder / "checkpoints", "no")
 
 
-def _chosen_before(place: Path) -> dict[str, Any] | None:
-    """What the folder's run began with."""
+def _chosen_before(place: Path, recipe: Recipe, accept_changes: bool) -> dict[str, Any] | None:
+    """What the folder's run began with; None where it is to be measured: also for another recipe without a run yet.
+
+    Raises:
+        UserError: the run was chosen among other candidates, or in another share of the time. What else differs is
+            told by `RunFolder`, as of every run.
+    """
     try:
-        found = json.loads(place.read_text(encoding="utf-8"))["chosen"]
-        return {"strategy": dict(found["strategy"]), "training": dict(found["training"])}
+        found = json.loads(place.read_text(encoding="utf-8"))
+        chosen = {name: dict(found["chosen"][name]) for name in ("strategy", "training")}
+        different = differences(Recipe.model_validate(found["asked"]), recipe)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    if different and not is_begun(place.parent):
+        return None
+    lines = [line for line in different if line.startswith("strategy.")]
+    if lines and not accept_changes:
+        shown = "\n".join(f"  {line}" for line in lines)
+        raise UserError(
+            f"output_dir={place.parent} holds a run whose strategy was chosen otherwise; it is never overwritten. What "
+            f"differs:\n{shown}\nGive another output_dir, or delete the folder."
+        )
+    return chosen
 
 
 def _choose(recipe: Recipe, data: Dataset | DatasetDict | None, trust_remote_code: bool, place: Path) -> dict[str, Any]:
@@ -95,10 +114,11 @@ def _choose(recipe: Recipe, data: Dataset | DatasetDict | None, trust_remote_cod
     if advice is not None:
         say(shortly(advice))
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place, json.dumps({"chosen": chosen, "advice": as_dict(advice)}, indent=1) + "\n")
-    told = as_the_first(chosen)
-    assert told is not None
-    return told
+        told = {"asked": recipe.written(), "chosen": chosen, "advice": as_dict(advice)}
+        write_whole(place, json.dumps(without_nan(told), indent=1) + "\n")
+    agreed = as_the_first(chosen)
+    assert agreed is not None
+    return agreed
 
 
 def chosen_of(advice: Advice) -> dict[str, Any]:

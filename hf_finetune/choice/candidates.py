@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -11,6 +12,7 @@ from hf_finetune.recipes.pairs import PairsError
 from hf_finetune.recipes.rates import default_learning_rate
 from hf_finetune.recipes.schema import Recipe
 from hf_finetune.recipes.strategy_section import CANDIDATES
+from hf_finetune.recipes.yaml_text import Plain, read_value
 
 # Steps below which the recipe's batch has not taught much, and most epochs that a few rows are read: with 100 images
 # three epochs are nine steps. A head on kept features costs next to nothing, and takes more.
@@ -40,23 +42,23 @@ def bit_steps(rows: int) -> int:
     return next((steps for most, steps in _BIT_STEPS if rows < most), 20_000)
 
 
-def batch_of(recipe: Recipe, rows: int) -> int:
-    """Rows of a step on one process."""
+def batch_of(recipe: Recipe, rows: int, processes: int = 1) -> int:
+    """Rows of a step, of all processes together."""
     values = recipe.training.values()
     given = values.get("per_device_train_batch_size") or _BATCH
-    return min(int(given) * int(values.get("gradient_accumulation_steps") or 1), rows)
+    return min(int(given) * int(values.get("gradient_accumulation_steps") or 1) * processes, rows)
 
 
-def epochs_of(kind: str, recipe: Recipe, rows: int) -> float:
+def epochs_of(kind: str, recipe: Recipe, rows: int, processes: int = 1) -> float:
     """The recipe's own epochs (or those of its steps); where it names none, `usual_epochs`."""
-    values, batch = recipe.training.values(), batch_of(recipe, rows)
+    values, batch = recipe.training.values(), batch_of(recipe, rows, processes)
     if values.get("max_steps", -1) > 0:
         return float(values["max_steps"]) * batch / rows
     given = values.get("num_train_epochs")
     return float(given) if given is not None else float(usual_epochs(kind, rows, batch))
 
 
-def candidates(recipe: Recipe, rows: int, blocks: int) -> tuple[dict[str, Recipe], dict[str, str]]:
+def candidates(recipe: Recipe, rows: int, blocks: int, processes: int = 1) -> tuple[dict[str, Recipe], dict[str, str]]:
     """Recipes by kind of strategy, and for those that the recipe's other settings forbid, why.
 
     A recipe whose own strategy is among them keeps its settings and its rate; the others take their defaults.
@@ -65,8 +67,10 @@ def candidates(recipe: Recipe, rows: int, blocks: int) -> tuple[dict[str, Recipe
         recipe: what is asked for.
         rows: of training.
         blocks: of the model.
+        processes: that will train.
     """
     own = recipe.strategy
+    batch = batch_of(recipe, rows, processes)
     kinds = own.candidates if own.kind == "auto" else CANDIDATES
     found: dict[str, Recipe] = {}
     refused: dict[str, str] = {}
@@ -75,8 +79,8 @@ def candidates(recipe: Recipe, rows: int, blocks: int) -> tuple[dict[str, Recipe
         if kind != own.kind:
             values["strategy"] = _settings(kind, blocks)
             values["training"].pop("learning_rate", None)
-        if not {"num_train_epochs", "max_steps"} & values["training"].keys():
-            values["training"]["num_train_epochs"] = usual_epochs(kind, rows, batch_of(recipe, rows))
+        if "num_train_epochs" not in values["training"] and values["training"].get("max_steps", -1) <= 0:
+            values["training"]["num_train_epochs"] = usual_epochs(kind, rows, batch)
         try:
             candidate = Recipe.model_validate(values)
         except ValidationError as fault:
@@ -103,10 +107,16 @@ def _reason(fault: ValidationError) -> str:
 def pairs_of(candidate: Recipe) -> list[str]:
     """What to write behind `recipe=` for this strategy."""
     strategy, values = candidate.strategy, candidate.training.values()
-    pairs = [f"strategy={strategy.kind}"]
+    own = strategy.model_dump(mode="json", exclude_defaults=True, exclude={"kind"})
     if strategy.kind == "freeze":
-        pairs.append(f"strategy.train_blocks={strategy.train_blocks}")
+        own["train_blocks"] = strategy.train_blocks  # also where it is the default: the file may have another
+    pairs = [f"strategy={strategy.kind}", *(f"strategy.{name}={_as_text(value)}" for name, value in own.items())]
     pairs += [f"training.learning_rate={values['learning_rate']:g}"] if "learning_rate" in values else []
     if "num_train_epochs" in values:
         pairs.append(f"training.num_train_epochs={float(values['num_train_epochs']):g}")
     return pairs
+
+
+def _as_text(value: Any) -> str:
+    """A value as the command line reads it."""
+    return value if isinstance(value, str) and isinstance(read_value(value), Plain) else json.dumps(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 # LoRA: the forward pass with adapters, and of the backward pass the half that goes through the layers.
@@ -43,7 +44,9 @@ class Rows:
     test: int
 
 
-def seconds_of(kind: str, pace: Pace, rows: Rows, epochs: float, *, kept: bool, blocks: int = 0) -> float:
+def seconds_of(
+    kind: str, pace: Pace, rows: Rows, epochs: float, *, kept: bool, blocks: int = 0, most: float = math.inf
+) -> float:
     """What a run of a strategy takes, without its start and its report.
 
     Args:
@@ -53,24 +56,24 @@ def seconds_of(kind: str, pace: Pace, rows: Rows, epochs: float, *, kept: bool, 
         epochs: of training; validation after each.
         kept: whether what is frozen from the stem on runs once per row, not once per epoch.
         blocks: that learn, with freeze.
+        most: seconds of training (`training.max_minutes`).
     """
     seen = epochs * rows.train
-    looked = epochs * rows.validation + rows.validation + rows.test
     glance, backward = pace.read + pace.forward, pace.step - pace.forward
+    first, step = 0.0, pace.read + pace.step
     if kind == "lora":
         step = pace.read + _LORA_FORWARD * pace.forward + _LORA_BACKWARD * backward
-        total = seen * step + looked * glance
     elif kind in ("head", "freeze"):
         frozen = pace.frozen[-1 if kind == "head" else len(pace.frozen) - 1 - blocks]
         learning = max(0.0, 1 - frozen)
-        once = rows.train + rows.validation + rows.test
-        behind = learning * pace.step + _HEAD_STEP
+        step = learning * pace.step + _HEAD_STEP
         if kept:
-            total = once * glance + seen * behind + looked * (learning * pace.forward + _HEAD_STEP)
+            first = (rows.train + rows.validation + rows.test) * glance
+            glance = learning * pace.forward + _HEAD_STEP
         else:
-            total = seen * (pace.read + frozen * pace.forward + behind) + looked * glance
-    else:
-        total = seen * (pace.read + pace.step) + looked * glance
-        if kind == "lp_ft":  # its first epoch is the head's
-            total -= min(1.0, epochs) * rows.train * backward
-    return total / pace.processes
+            step += pace.read + frozen * pace.forward
+    training = seen * step + epochs * rows.validation * glance
+    if kind == "lp_ft":  # its first epoch is the head's
+        training -= min(1.0, epochs) * rows.train * backward
+    after = (rows.validation + rows.test) * glance
+    return (first + after) / pace.processes + min(training / pace.processes, most)

@@ -46,14 +46,15 @@ def rank(
             warn(f"{faults[-1]} (left out)")
     if not found:
         raise UserError("None of these checkpoints can be used:\n" + "\n".join(faults))
-    return dict(sorted(found.items(), key=lambda item: -_promise(item[1])))
+    return dict(sorted(found.items(), key=lambda item: _promise(item[1]), reverse=True))
 
 
-def _promise(advice: Advice) -> float:
-    """The score that is foretold; the probe's where nothing is; below all others where nothing was measured."""
-    if advice.options[0].forecast is not None:
-        return advice.options[0].forecast.score
-    return -1.0 if advice.measures is None else advice.measures.probe - 1.0
+def _promise(advice: Advice) -> tuple[bool, float]:
+    """The score that is foretold, or the probe's where none is; where nothing was measured, below all others."""
+    if advice.measures is None:
+        return False, 0.0
+    guess = advice.options[0].forecast
+    return True, advice.measures.probe if guess is None else guess.score
 
 
 def ranking_in_words(found: Mapping[str, Advice]) -> str:

@@ -191,8 +191,9 @@ def _remarks(advice: Advice) -> list[str]:
     rows = advice.recipe.training.values()
     count = advice.train_rows
     if "num_train_epochs" in rows:
-        usual = usual_epochs(advice.kind, count, batch_of(advice.recipe, count))
-        if usual >= 2 * epochs_of(advice.kind, advice.recipe, count):
+        processes = advice.pace.processes
+        usual = usual_epochs(advice.kind, count, batch_of(advice.recipe, count, processes))
+        if usual >= 2 * epochs_of(advice.kind, advice.recipe, count, processes):
             given = f"{float(rows['num_train_epochs']):g}"
             lines.append(
                 f"note: the recipe's {given} epochs are few steps for {count:,} rows, and the forecasts are for about "
@@ -204,7 +205,7 @@ def _remarks(advice: Advice) -> list[str]:
 
 
 def _epochs(advice: Advice, kind: str) -> float:
-    return round(epochs_of(kind, advice.recipes[kind], advice.train_rows), 2)
+    return round(epochs_of(kind, advice.recipes[kind], advice.train_rows, advice.pace.processes), 2)
 
 
 def _rate(advice: Advice, kind: str) -> float:

@@ -178,8 +178,7 @@ class RunFolder:
     @property
     def _came_to_nothing(self) -> bool:
         """Whether all in the folder is ours, of an attempt without a checkpoint: then there is nothing to lose."""
-        left = {path.name for path in self.path.iterdir() if not is_leftover(path)}
-        return left <= _BEGUN and STATE in left and newest_step(self.checkpoints) < 0
+        return (self.path / STATE).is_file() and not is_begun(self.path)
 
     @property
     def _facts(self) -> dict[str, Any]:
@@ -235,6 +234,12 @@ class RunFolder:
         elif not self.finished:
             for line in differences(written, self.recipe, for_speed(self.recipe), began):
                 say(f"note: this run was started with another setting, which changes nothing else: {line}.")
+
+
+def is_begun(path: Path) -> bool:
+    """Whether a folder holds more of a run than an attempt leaves that ended before its first checkpoint."""
+    left = {each.name for each in path.iterdir() if not is_leftover(each)}
+    return not left <= _BEGUN or newest_step(path / "checkpoints") >= 0
 
 
 def _empty(path: Path, name: str) -> bool:
