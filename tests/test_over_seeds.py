@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
+from hf_finetune.evaluation.intervals import wilson
 from hf_finetune.evaluation.over_seeds import resampled, spread
-from hf_finetune.evaluation.paired import BOOTSTRAP, MCNEMAR, OVER_SEEDS, difference, holm, mcnemar
+from hf_finetune.evaluation.paired import BOOTSTRAP, MCNEMAR, OVER_SEEDS, SEEDS_ALONE, difference, holm, mcnemar
 from hf_finetune.evaluation.statistic import mean_of
 
 
@@ -51,6 +52,38 @@ def test_the_interval_holds_the_true_score_of_other_seeds_and_other_rows(seeds, 
         low, high = spread(right.mean(axis=1), rows_of(right, 100, place), 100).interval()
         held += low <= truth <= high
     assert held >= 0.88 * 150
+
+
+@pytest.mark.parametrize(("seeds", "rows", "share"), [(2, 60, 0.99), (5, 60, 0.99), (2, 150, 0.998)])
+def test_near_one_the_interval_holds_the_true_share_too(seeds, rows, share):
+    """Where most draws have no miss at all a bootstrap has nothing to resample: it held 19% to 85% of these."""
+    rng, held, narrow = np.random.default_rng(3), 0, 0
+    for place in range(120):
+        hard = rng.random(rows) < 2 * (1 - share)  # which each seed then misses half of the time
+        right = ~hard | (rng.random((seeds, rows)) < 0.5)
+        told = spread(right.mean(axis=1), rows_of(right, 50, place), rows, share=True)
+        low, high = told.interval(0.0, 1.0)
+        held += low <= share <= high
+        narrow += high - low < 0.005
+    assert held >= 0.93 * 120 and narrow == 0
+
+
+def test_one_seed_has_wilsons_interval_as_a_run_has():
+    right = np.arange(200)[None] < 190
+    low, high = spread([0.95], rows_of(right, 4000), 200, share=True).interval()
+    assert [low, high] == pytest.approx(wilson(0.95, 200), abs=0.002)
+    assert spread([1.0, 1.0], None, 40, share=True).interval() == pytest.approx(wilson(1.0, 40), abs=0.006)  # by t
+
+
+def test_two_that_are_always_right_may_differ_on_other_rows():
+    right = np.ones((4, 60), bool)
+    drawn = rows_of(right)
+    told = difference([1.0, 1.0], [1.0, 1.0], drawn[:2], drawn[2:], 60, share=True)
+    assert told.p == 1.0 and told.ci95[0] == -told.ci95[1] < -0.02
+    lone = difference([1.0], [1.0], drawn[:1], drawn[1:2], 60, (right[0], right[1]), share=True)
+    half = 1.959964 / 62  # of Agresti and Min, where no answer differs: one row of 62 has a square of 1
+    assert lone.ci95 == pytest.approx([-half, half], rel=0.03)
+    assert difference([0.9, 0.8], [0.7, 0.7], None, None, 0).method == SEEDS_ALONE
 
 
 def test_mcnemar_looks_at_the_rows_on_which_two_differ():

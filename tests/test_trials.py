@@ -9,11 +9,13 @@ from rich.console import Console
 from hf_finetune.advice.compare_choice import chosen
 from hf_finetune.advice.compare_table import TrialTable
 from hf_finetune.advice.trials import Trial, run_trials
+from hf_finetune.advice.trials_together import told_by_all
 from hf_finetune.console import say, warn
 from hf_finetune.disk import DiskError
 from hf_finetune.errors import RecipeError, UserError
 from hf_finetune.recipes import load_recipe
 from hf_finetune.stopping import Stopped
+from hf_finetune.training.told import LostProcess
 
 
 class Finished:
@@ -136,3 +138,20 @@ def test_what_could_not_be_tested_is_said_to_be_so():
     cells = [cell("head", 0.94, 10.0), cell("full", 0.95, 600.0)]
     told = chosen(cells, [], metric="accuracy", greater=True, lone=False)
     assert told["cell"] == "full" and "could not be tested against head" in told["sentence"]
+
+
+def test_processes_whose_launcher_has_gone_say_so(monkeypatch):
+    """The store that they leave their words in goes with the launcher, between two trials as in one."""
+    from torch import distributed
+    from torch.distributed import TCPStore, distributed_c10d
+
+    kept = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    seen = TCPStore("127.0.0.1", kept.port, is_master=False, wait_for_workers=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed_c10d, "_get_default_store", lambda: seen)
+    del kept
+    with pytest.raises(LostProcess, match="the same command goes on"):
+        told_by_all(None)

@@ -17,6 +17,7 @@ from hf_finetune.publish.report_answers import SINGLE, TaskAnswers
 from hf_finetune.publish.save import best_metric
 from hf_finetune.publish.seed_scores import (
     answers_in,
+    is_share_of_rows,
     names_of,
     on_the_same_rows,
     rows_of,
@@ -136,6 +137,8 @@ def _pairs(
     places = {key: place for place, key in enumerate(answers)}
     seed = min((seed for _, seed in answers), default=0)
     rows = rows_of(list(answers.values()), [metric], resamples, seed).get(metric) if answers else None
+    tasks = [(one.name, one.problem) for one in next(iter(answers.values()), ())]
+    share = is_share_of_rows(tasks, metric)
     found: list[dict[str, Any]] = []
     for one, other in combinations(done, 2):
         seeds = [seed for seed in done[one] if seed in done[other]]
@@ -148,7 +151,7 @@ def _pairs(
         right = None
         if len(seeds) == 1 and answers:
             right = _right(answers[one, seeds[0]], answers[other, seeds[0]], metric)
-        told = difference(known[0], known[1], drawn[0], drawn[1], rows[1] if rows else 0, right)
+        told = difference(known[0], known[1], drawn[0], drawn[1], rows[1] if rows else 0, right, share=share)
         found.append({"first": one, "second": other, "difference": told.value, "ci95": told.ci95, "p": told.p,
                       "method": told.method, "seeds": seeds})  # fmt: skip
     for pair, corrected in zip(found, holm([pair["p"] for pair in found]), strict=True):

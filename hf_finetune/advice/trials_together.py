@@ -31,11 +31,14 @@ def told_by_all(reason: str | None) -> str | None:
 
     Raises:
         UserError: some have failed and others have not: nothing can go on.
+        LostProcess: the launcher, or a process, has ended meanwhile; the same command goes on.
     """
     if not several_processes():
         return reason
     from torch import distributed
     from torch.distributed.distributed_c10d import _get_default_store
+
+    from hf_finetune.training.told import LostProcess
 
     if not distributed.is_initialized():  # failed before they knew of each other: then nothing can be agreed on
         if reason is not None:
@@ -43,15 +46,19 @@ def told_by_all(reason: str | None) -> str | None:
         return None
     store = _get_default_store()
     turn, rank, size = next(_turn), distributed.get_rank(), distributed.get_world_size()
-    store.set(f"trial/{turn}/{rank}", f"failed {reason}" if reason is not None else "finished")
     keys = [f"trial/{turn}/{other}" for other in range(size)]
     try:
+        store.set(f"trial/{turn}/{rank}", f"failed {reason}" if reason is not None else "finished")
         store.wait(keys, timedelta(seconds=_GRACE)) if reason is not None else store.wait(keys)
-    except distributed.DistStoreError:
-        raise UserError(
-            f"Process {rank} of {size} has failed alone, so that the trials cannot go on: {reason}"
+        told = [store.get(key).decode() for key in keys]
+    except distributed.DistNetworkError as fault:  # who keeps the store is not there any more
+        raise LostProcess(
+            f"Process {rank} of {size} cannot reach the others between two trials ({fault}): their launcher has ended, "
+            "or was killed. Finished trials stay; the same command goes on with the rest."
         ) from None
-    told = [store.get(key).decode() for key in keys]
+    except distributed.DistStoreError:
+        alone = f"has failed alone: {reason}" if reason is not None else "waits for another that does not end this one"
+        raise UserError(f"The trials cannot go on: process {rank} of {size} {alone}") from None
     failed = [words.removeprefix("failed ") for words in told if words != "finished"]
     if failed and len(failed) < size:
         raise UserError(f"{len(failed)} of {size} processes have failed, so that the trials cannot go on: {failed[0]}")

@@ -90,9 +90,15 @@ def with_intervals(
     return result
 
 
-def wilson(share: float, samples: int) -> list[float]:
-    """The 95% interval of a share of so many samples (Wilson 1927), which holds it near 0 and 1 too."""
-    z, n = 1.959964, samples
+def wilson(share: float, samples: float, z: float = 1.959964) -> list[float]:
+    """The 95% interval of a share of so many samples (Wilson 1927), which holds it near 0 and 1 too.
+
+    Args:
+        share: of the samples.
+        samples: how many; of rows that are no independent samples as many as would tell as much.
+        z: standard errors to either side.
+    """
+    n = samples
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
     return [float(middle - half) if share > 0 else 0.0, float(middle + half) if share < 1 else 1.0]

@@ -5,7 +5,8 @@
 - One seed each, any other metric: the paired bootstrap (Efron & Tibshirani 1993, chapter 16): the same resamples for
   both, and how often the difference has the other sign.
 - Several seeds each: a t test of the mean difference over seeds and rows (`over_seeds`), whose rows are the same paired
-  resamples. It tells of the strategies, where the tests of one seed tell of two trained models.
+  resamples. It tells of the strategies, where the tests of one seed tell of two trained models. Without the rows'
+  answers it is over seeds alone, and says so.
 
 Of many pairs some differ by chance: Holm (1979, jstor.org/stable/4615733) corrects for all of them together.
 """
@@ -20,6 +21,8 @@ import numpy as np
 from hf_finetune.evaluation.over_seeds import spread
 
 MCNEMAR, BOOTSTRAP, OVER_SEEDS = "McNemar, exact", "paired bootstrap", "t over seeds and rows"
+SEEDS_ALONE = "t over seeds alone"  # where the rows' answers are not kept, as those of validation
+_ENOUGH = 0.95  # share of resamples in which the metric must exist for both
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ def difference(
     second_rows: np.ndarray | None,
     samples: int,
     right: tuple[np.ndarray, np.ndarray] | None = None,
+    *,
+    share: bool = False,
 ) -> Difference:
     """First less second, and how sure that is.
 
@@ -66,17 +71,18 @@ def difference(
         first_rows, second_rows: (S, B) on the same resamples of the same rows; None where these are not the same rows.
         samples: rows.
         right: (N,) whether each is right on a row, where the metric is accuracy and there is one seed.
+        share: the metric is a share of the rows.
     """
     values = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
     rows = None if first_rows is None or second_rows is None else first_rows - second_rows
     value = float(values.mean())
+    told = spread(values, rows, samples, gap=share)
     if len(values) > 1:
-        told = spread(values, rows, samples)
-        return Difference(value, told.interval(), told.chance(), OVER_SEEDS)
+        return Difference(value, told.interval(), told.chance(), OVER_SEEDS if rows is not None else SEEDS_ALONE)
     found = np.empty(0) if rows is None else rows[0][np.isfinite(rows[0])]
-    if not found.size:
+    if rows is None or len(found) < _ENOUGH * rows.shape[1] or not found.size:
         return Difference(value, None, None if right is None else mcnemar(*right), MCNEMAR if right else BOOTSTRAP)
-    low, high = np.percentile(found, [2.5, 97.5])
+    low, high = told.interval() if share else np.percentile(found, [2.5, 97.5])  # type: ignore[misc]  # rows are there
     if right is not None:
         return Difference(value, [float(low), float(high)], mcnemar(*right), MCNEMAR)
     other = 2 * min((found <= 0).mean(), (found >= 0).mean())

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from hf_finetune.evaluation.external import PREFIX
-from hf_finetune.evaluation.metrics import bounds, fit_shapes, statistics_of
+from hf_finetune.evaluation.metrics import SHARES, bounds, fit_shapes, statistics_of
 from hf_finetune.evaluation.over_seeds import resampled, spread
 from hf_finetune.publish.report_answers import TaskAnswers, read_answers
 from hf_finetune.publish.report_data import kept_data
 
 METHOD = (
-    "mean over seeds; 95% interval by Student's t over seeds and bootstrapped test rows, every seed on the same rows "
-    "(hf_finetune.evaluation.over_seeds)"
+    "mean over seeds; 95% interval by Student's t over seeds and bootstrapped test rows, every seed on the same rows; "
+    "of shares such as accuracy Wilson's, of so many samples as tell as much (hf_finetune.evaluation.over_seeds)"
 )
 _NOT_SCORES = ("loss", "samples")
 
@@ -61,6 +61,19 @@ def task_of(answers: Sequence[TaskAnswers], name: str) -> tuple[TaskAnswers, str
         if not one.name or name.startswith(f"{one.name}_"):
             return one, name.removeprefix(f"{one.name}_") if one.name else name
     return None
+
+
+def is_share_of_rows(tasks: Sequence[tuple[str, str]], name: str) -> bool:
+    """Whether a metric of metrics.json is a share of the samples, each of which is right or not.
+
+    Args:
+        tasks: name, empty where there is one, and problem of each.
+        name: of the metric.
+    """
+    for task, problem in sorted(tasks, key=lambda one: -len(one[0])):
+        if not task or name.startswith(f"{task}_"):
+            return (name.removeprefix(f"{task}_") if task else name) in SHARES[problem]
+    return False
 
 
 def rows_of(
@@ -112,14 +125,20 @@ def seeds_section(
     answers = [answers_in(folder) for folder, _ in runs.values()] if split == "test" and resamples else []
     names = names_of(every[0][split])
     rows = rows_of(answers, names, resamples, min(runs)) if on_the_same_rows(answers) else {}
+    kept = kept_data(next(iter(runs.values()))[0]) or {}
+    tasks = [(task["name"], task["problem"]) for task in kept.get("tasks", ())]
+    samples = every[0][split].get("samples", 0)
+    # Of several tasks on validation it is not told here how many samples each has.
+    known = samples if split == "validation" and len(tasks) == 1 and resamples else 0
     found: dict[str, Any] = {}
     for name in names:
         values = [metrics[split].get(name) for metrics in every]
-        found[name] = {"values": values, **_told(name, values, rows.get(name), split, resamples)}
+        drawn = rows.get(name) or (None, known)
+        found[name] = {"values": values, **_told(name, values, *drawn, share=is_share_of_rows(tasks, name))}
     return {
         "seeds": list(runs),
         "split": split,
-        "samples": every[0][split].get("samples", 0),
+        "samples": samples,
         "metrics": found,
         "method": METHOD,
         **({"failed": {str(seed): reason for seed, reason in failed.items()}} if failed else {}),
@@ -127,16 +146,15 @@ def seeds_section(
 
 
 def _told(
-    name: str, values: Sequence[float | None], rows: tuple[np.ndarray, int] | None, split: str, resamples: int
+    name: str, values: Sequence[float | None], rows: np.ndarray | None, samples: int, *, share: bool
 ) -> dict[str, Any]:
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return {"mean": None, "std": None, "ci95": None}
-    told = spread(known, *(rows or (None, 0)))
-    # Without the rows a test score's interval would leave out half of its chance; validation has nothing else.
-    sure = resamples and (rows is not None or split == "validation")
-    interval = told.interval(*_bounds(name)) if sure else None
-    return {"mean": told.mean, "std": told.std, "ci95": interval}
+    told = spread(known, rows, samples, share=share)
+    # Without the chance of the rows an interval would leave out half of it: seeds that agree would have none at all.
+    sure = rows is not None or (share and samples > 0)
+    return {"mean": told.mean, "std": told.std, "ci95": told.interval(*_bounds(name)) if sure else None}
 
 
 def _bounds(name: str) -> tuple[float, float]:
