@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from hf_finetune.errors import EXIT_AGAIN
+from hf_finetune.orphans import end_with
 
 EXIT_STOPPED = EXIT_AGAIN
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -113,15 +114,15 @@ def finishing() -> Iterator[None]:
 
 
 def deaf_worker(init: Any) -> Any:
-    """A loader worker's `worker_init_fn` in which signals are left to the process that the worker loads for.
+    """A loader worker's `worker_init_fn` in which signals are left to the process that the worker loads for: this one.
 
     Ctrl-C and schedulers signal all processes at once. A worker that ends at that would break the step that its main
-    process finishes.
+    process finishes. A worker that hears nothing ends with that process, however it ends.
 
     Args:
         init: the `worker_init_fn` that is called after it, or None.
     """
-    return partial(_deafen, init)
+    return partial(_deafen, init, os.getpid())
 
 
 def deaf() -> None:
@@ -130,8 +131,9 @@ def deaf() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _deafen(init: Any, worker: int) -> None:
+def _deafen(init: Any, parent: int, worker: int) -> None:
     deaf()
+    end_with(parent)
     if init is not None:
         init(worker)
 

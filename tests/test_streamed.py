@@ -172,10 +172,56 @@ def test_limits_hold(tmp_path):
     assert len(set(trained)) == 10 and not set(trained) & set(task.test["id"][:])
 
 
+def test_seeds_of_one_recipe_score_on_the_same_rows():
+    """`seeds: 5` and compare fix data.seed; the order of training is the seed's own."""
+    sources = made(sentences, {"train": 60})
+    options = {"streaming": True, "validation": 0.2, "test_split": 0.2, "max_train_samples": 20}
+
+    def rows(seed, of_data):
+        recipe = make_recipe("memory:", seed=seed, **options).with_overrides(f"data.seed={of_data}")
+        return load_data(recipe, sources)
+
+    assert rows(0, 7).fingerprint == rows(1, 7).fingerprint
+    assert rows(0, 7).validation["id"][:] != rows(0, 8).validation["id"][:]
+
+
+def test_a_test_that_is_not_to_be_read_is_not():
+    """As in a search; a share of train stays held out all the same."""
+    whole = made(sentences, {"train": 40, "test": 8})
+    for split in ("test", 0.2):
+        recipe = make_recipe("memory:", streaming=True, validation=0.2, test_split=split)
+        with_test = load_data(recipe, whole)
+        whole["test"].reads.clear()
+        without = load_data(recipe.with_overrides("evaluation.test=false"), whole)
+        assert without.test is None and not whole["test"].reads
+        assert (
+            without.train.ids(range(len(without.train))).tolist()
+            == with_test.train.ids(range(len(with_test.train))).tolist()
+        )
+
+
+def test_copies_among_the_splits_that_score_are_told():
+    split = sentences(12)
+    sources = {"train": Made(sentences(12, 500), [12]), "validation": Made(split, [12]), "test": Made(split, [12])}
+    recipe = make_recipe("memory:", streaming=True, validation="validation")
+    assert any(
+        "12 of 12 test rows are exact copies of validation rows" in line for line in load_data(recipe, sources).warnings
+    )
+
+
+def test_groups_cannot_be_held_out_of_a_stream():
+    with pytest.raises(ValueError, match=r"data\.group: which rows are of one group"):
+        make_recipe("a/b", streaming=True, group="text", test_split="test")
+    recipe = make_recipe("a/b", streaming=True, group="text", validation="validation", test_split="auto")
+    with pytest.raises(DataError, match=r"data\.group=text: which rows are of one group"):
+        load_data(recipe, made(sentences, {"train": 40, "validation": 8}))
+
+
 @pytest.mark.parametrize(
     ("values", "path"),
     [
         ({"data": {"clean": {}}}, "data.clean"),
+        ({"data": {"fold": (1, 5)}}, "data.fold"),
         ({"loss": {"sampling": "balanced"}}, "loss.sampling"),
         ({"loss": {"class_weights": "balanced"}}, "loss.class_weights"),
         ({"loss": {"logit_adjustment": 1.0}}, "loss.logit_adjustment"),

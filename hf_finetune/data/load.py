@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -111,12 +111,9 @@ def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Ta
         test=kept.get("test"),
         labels=labels,
         columns=columns,
-        natural_images=labels.problem_type != "regression" and float(np.mean(looked["train"].coloured)) >= 0.5,
+        natural_images=are_natural(looked["train"], labels),
         skipped=skipped,
-        warnings=[
-            *_warnings(kept, looked, labels),
-            *label_warnings(labels, kept["train"]["label"][:], data.problem_type),
-        ],
+        warnings=warnings_of(kept, looked, labels, kept["train"]["label"][:], data.problem_type),
         fingerprint=fingerprint_of(kept, looked, labels),
         cleaning=cleaning,
         contents={role: _content_of(found) for role, found in {**looked, **({POOL: seen} if seen else {})}.items()},
@@ -153,22 +150,44 @@ def leave_out_broken(
     return kept, inspections, everything
 
 
-def _warnings(kept: Mapping[str, Dataset], looked: Mapping[str, Inspection], labels: LabelSpace) -> list[str]:
+def are_natural(looked: Inspection, labels: LabelSpace) -> bool:
+    """See `TaskData.natural_images`."""
+    return labels.problem_type != "regression" and float(np.mean(looked.coloured)) >= 0.5
+
+
+def warnings_of(
+    kept: Mapping[str, Dataset],
+    looked: Mapping[str, Inspection],
+    labels: LabelSpace,
+    targets: Sequence[Any],
+    problem_type: str | None,
+) -> list[str]:
+    """What the user should know of the rows: copies among splits, classes without rows, labels that look odd.
+
+    Args:
+        kept: the rows by role; where training rows are streamed, of the others alone.
+        looked: what was found in them.
+        labels: what the model answers.
+        targets: encoded labels of the training rows; where they are streamed, of some of them.
+        problem_type: that the recipe asks for.
+    """
     lines: list[str] = []
-    learnt = [*looked["train"].digests, *looked["validation"].digests]
+    learnt = [role for role in ("train", "validation") if role in looked]
+    digests = [digest for role in learnt for digest in looked[role].digests]
+    whose = " or ".join({"train": "training"}.get(role, role) for role in learnt)
     for role, words in (("test", "test"), ("held_out", "held-out")):
-        if role in kept and (copies := count_copies(learnt, looked[role].digests)):
+        if role in kept and (copies := count_copies(digests, looked[role].digests)):
             lines.append(
-                f"{copies:,} of {len(kept[role]):,} {words} rows are exact copies of training or validation rows: the "
-                f"{words} score may flatter the model."
+                f"{copies:,} of {len(kept[role]):,} {words} rows are exact copies of {whose} rows: the {words} score "
+                "may flatter the model."
             )
-    if labels.problem_type == "single_label_classification":
-        present = set(kept["train"]["label"][:])
+    if labels.problem_type == "single_label_classification" and "train" in kept:
+        present = set(targets)
         absent = [name for index, name in enumerate(labels.names) if index not in present]
         if absent:
             listed = ", ".join(map(shown, absent[:10])) + (", ..." if len(absent) > 10 else "")
             lines.append(f"{len(absent):,} of {labels.num_labels:,} classes have no training row: {listed}.")
-    return lines
+    return [*lines, *label_warnings(labels, targets, problem_type)]
 
 
 def _content_of(looked: Inspection) -> str:

@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features
 from datasets.fingerprint import Hasher
 
+from hf_finetune.orphans import forks_end_with_this
+
 # Rows from which several processes are worth their start.
 _MANY = {"image": 20_000, "text": 500_000}
 
@@ -43,17 +45,18 @@ def cached_pass(
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "hf_finetune"
     folder.mkdir(parents=True, exist_ok=True)
     workers = (os.cpu_count() or 1) if len(content) >= _MANY[kind] else None
-    looked = content.map(
-        look,
-        batched=True,
-        batch_size=256,
-        remove_columns=content.column_names,
-        features=features,
-        num_proc=workers if workers != 1 else None,
-        cache_file_name=str(folder / f"{name}-{key}.arrow"),
-        new_fingerprint=key,
-        desc=words,
-    )
+    with forks_end_with_this():
+        looked = content.map(
+            look,
+            batched=True,
+            batch_size=256,
+            remove_columns=content.column_names,
+            features=features,
+            num_proc=workers if workers != 1 else None,
+            cache_file_name=str(folder / f"{name}-{key}.arrow"),
+            new_fingerprint=key,
+            desc=words,
+        )
     columns = looked.with_format("arrow")[:]
     return {column: columns[column].to_pylist() for column in features}
 

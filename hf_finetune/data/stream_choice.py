@@ -121,7 +121,8 @@ def _limited(sizes: np.ndarray, left: np.ndarray, held: Places, limit: int, seed
     ends = np.cumsum(left[order])
     count = int(np.searchsorted(ends, limit)) + 1
     chunks, surplus = order[:count], int(ends[count - 1]) - limit
-    left_out = {chunk: offsets for chunk, offsets in held.items() if chunk in set(chunks.tolist())}
+    taken = np.isin(list(held), chunks)
+    left_out = {chunk: held[chunk] for chunk, is_taken in zip(held, taken.tolist(), strict=True) if is_taken}
     if surplus:
         last = int(chunks[-1])
         used = np.delete(np.arange(sizes[last]), held.get(last, np.zeros(0, np.int64)))

@@ -14,9 +14,8 @@ from hf_finetune.data.bands import holds_arrays
 from hf_finetune.data.checks import inspect
 from hf_finetune.data.columns import Columns, find_columns, holds_paths
 from hf_finetune.data.label_columns import RawLabels, encode_labels, find_label_space, read_labels
-from hf_finetune.data.label_warnings import label_warnings
 from hf_finetune.data.labels import LabelSpace
-from hf_finetune.data.load import TaskData, fingerprint_of, leave_out_broken
+from hf_finetune.data.load import TaskData, are_natural, fingerprint_of, leave_out_broken, warnings_of
 from hf_finetune.data.ranks import first_on_each_machine
 from hf_finetune.data.roles import LabeledSplit
 from hf_finetune.data.shards import RowSource
@@ -25,6 +24,7 @@ from hf_finetune.data.stream_choice import Chosen, all_over, choose
 from hf_finetune.data.stream_sources import open_stream
 from hf_finetune.data.streamed import StreamedRows
 from hf_finetune.errors import DataError
+from hf_finetune.recipes.pairs_stream import GROUPS_OF_STREAM
 
 if TYPE_CHECKING:
     from hf_finetune.recipes.schema import Data, Recipe
@@ -46,11 +46,13 @@ def load_stream(recipe: Recipe, source: Any = None) -> TaskData:
     """
     with first_on_each_machine():
         sources = open_stream(recipe.data, source)
-    data = settle_splits(recipe.data, sources)  # type: ignore[arg-type]  # asks for names alone
+    data = settle_splits(recipe.data, sources, recipe.evaluation.test)  # type: ignore[arg-type]  # asks for names alone
+    if data.group is not None and any(isinstance(share, float) for share in (data.validation, data.test_split)):
+        raise DataError(f"data.group={data.group}: {GROUPS_OF_STREAM}.")
     train = _take(sources, data.train_split, "data.train_split")
     columns = _columns(train, recipe, data)
-    chosen = choose(train, data, recipe.seed, EVAL_ROWS)
-    space, sample = _labels(train, columns, data, recipe.seed)
+    chosen = choose(train, data, recipe.data_seed, EVAL_ROWS)
+    space, sample = _labels(train, columns, data, recipe.data_seed)
 
     def rows(of: RowSource, name: str, taken: Chosen | None = None) -> StreamedRows:
         used: dict[str, Any] = {} if taken is None else {"chunks": taken.chunks, "left_out": taken.left_out}
@@ -61,9 +63,9 @@ def load_stream(recipe: Recipe, source: Any = None) -> TaskData:
     for role, named in (("validation", data.validation), ("test", data.test_split)):
         if isinstance(named, str):
             other = _take(sources, named, "data.validation" if role == "validation" else "data.test_split")
-            held = all_over(other.sizes, data.max_eval_samples or EVAL_ROWS, recipe.seed, role)
+            held = all_over(other.sizes, data.max_eval_samples or EVAL_ROWS, recipe.data_seed, role)
             scored[role] = _in_memory(rows(other, named), held)
-        elif named is not None:
+        elif named is not None and (role != "test" or recipe.evaluation.test):  # else held out, and left alone
             scored[role] = _in_memory(rows(train, data.train_split), chosen.held[role])
     looked = {role: inspect(split.rows) for role, split in scored.items()}
     kept, looked, skipped = leave_out_broken(scored, looked, data.on_error)
@@ -75,9 +77,9 @@ def load_stream(recipe: Recipe, source: Any = None) -> TaskData:
         test=kept.get("test"),
         labels=space,
         columns=columns,
-        natural_images=space.problem_type != "regression" and float(np.mean(looked["validation"].coloured)) >= 0.5,
+        natural_images=are_natural(looked["validation"], space),
         skipped=skipped,
-        warnings=list(label_warnings(space, sample, data.problem_type)),
+        warnings=warnings_of(kept, looked, space, sample, data.problem_type),
         fingerprint=_fingerprint(train, chosen.train, fingerprint_of(kept, looked, space)),
         whence={"train": data.train_split, "validation": data.validation, "test": data.test_split},
     )
@@ -89,7 +91,7 @@ def labels_of_stream(recipe: Recipe) -> LabelSpace:
         sources = open_stream(recipe.data)
     data = settle_splits(recipe.data, sources)  # type: ignore[arg-type]
     train = _take(sources, data.train_split, "data.train_split")
-    return _labels(train, _columns(train, recipe, data), data, recipe.seed)[0]
+    return _labels(train, _columns(train, recipe, data), data, recipe.data_seed)[0]
 
 
 def _take(sources: Mapping[str, RowSource], name: str, key: str) -> RowSource:

@@ -72,9 +72,10 @@ class StreamedRows:
         self.on_error, self.sample = on_error, list(sample)
         self.chunks = np.arange(len(source.sizes)) if chunks is None else chunks
         self._left_out = dict(left_out or {})
-        counts = source.sizes[self.chunks].copy()
-        for place, chunk in enumerate(self.chunks.tolist()):
-            counts[place] -= len(self._left_out.get(chunk, ()))
+        counts = source.sizes.copy()
+        for chunk, offsets in self._left_out.items():
+            counts[chunk] -= len(offsets)
+        counts = counts[self.chunks]
         self.ends = np.cumsum(counts)
         """Rows of this split up to the end of each of its chunks, (chunks,)."""
         self._starts = self.ends - counts

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hf_finetune.recipes.schema import Recipe
 
+GROUPS_OF_STREAM = (
+    "which rows are of one group is only known when all were read, so that with data.streaming=true no share of train "
+    "can be held out by groups: name splits in data.validation and data.test_split"
+)
 _ALL = "needs a look at all training rows before training, which data.streaming=true saves"
 
 
@@ -33,6 +37,10 @@ def _data(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "data.streaming", "is for one label column, and the recipe has tasks: use false"
     if data.clean is not None:
         yield "data.clean", f"{_ALL}: remove it, or clean the data when its shards are written"
+    if data.group is not None and any(isinstance(share, float) for share in (data.validation, data.test_split)):
+        yield "data.group", GROUPS_OF_STREAM
+    if data.fold is not None:
+        yield "data.fold", f"{_ALL}: name a validation split"
     if isinstance(data.dataset, str) and data.dataset.startswith("package:"):
         yield "data.streaming", f"{data.dataset} is small and lies in memory: use false"
 

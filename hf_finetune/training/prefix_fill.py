@@ -16,6 +16,7 @@ from hf_finetune.console import warn
 from hf_finetune.evaluation.predict import longest_first, take
 from hf_finetune.model.border_proof import modes_kept, received
 from hf_finetune.model.replay import LENGTH, Replay
+from hf_finetune.stopping import deaf_worker
 from hf_finetune.training.watchdog import beat
 
 _ON_GPU = 256  # samples at a time, where the memory allows it
@@ -150,6 +151,7 @@ def _batches(
             batch_size=size,
             collate_fn=prefix.collate,
             num_workers=workers,
+            worker_init_fn=deaf_worker(None),
             pin_memory=torch.cuda.is_available(),
         )
         yield from zip(parts, loader, strict=True)

@@ -65,26 +65,34 @@ class StreamOrder(Sampler[int]):
         steps, each = len(self) // self.step, self.step // self.across
         lengths = [each * len(range(turn, steps, self.turns)) for turn in range(self.turns) for _ in range(self.across)]
         borders = np.concatenate([[0], np.cumsum(lengths)]).tolist()
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.ends))
-        lanes = [_Lane(self._parts(order, *borders[at : at + 2])) for at in range(len(lengths))]
+        rows = _Pass(self.ends, self.seed, self.epoch)
+        lanes = [_Lane(rows.between(*borders[at : at + 2])) for at in range(len(lengths))]
         for step in range(steps):
             first = step % self.turns * self.across
             yield from np.concatenate([lane.take(each) for lane in lanes[first : first + self.across]]).tolist()
-        for part in self._parts(order, borders[-1], len(self)):  # fewer than a step
+        for part in rows.between(borders[-1], len(self)):  # fewer than a step
             yield from part.tolist()
 
-    def _parts(self, order: np.ndarray, begin: int, end: int) -> Iterator[np.ndarray]:
+
+class _Pass:
+    """All rows of a pass in their order; all lanes share its tables, 16 bytes a chunk."""
+
+    def __init__(self, ends: np.ndarray, seed: int, epoch: int) -> None:
+        self.ends, self.seed, self.epoch = ends, seed, epoch
+        self.order = np.random.default_rng((seed, epoch)).permutation(len(ends))
+        self.stops = np.cumsum(np.diff(ends, prepend=0)[self.order])
+
+    def between(self, begin: int, end: int) -> Iterator[np.ndarray]:
         """The rows from `begin` to `end` of the pass, chunk by chunk."""
-        starts = np.concatenate([[0], self.ends[:-1]])
-        stops = np.cumsum((self.ends - starts)[order])
-        place = int(np.searchsorted(stops, begin, side="right"))
+        place = int(np.searchsorted(self.stops, begin, side="right"))
         while begin < end:
-            chunk = int(order[place])
-            size = int(self.ends[chunk] - starts[chunk])
-            rows = starts[chunk] + np.random.default_rng((self.seed, self.epoch, chunk)).permutation(size)
-            first = int(stops[place]) - size
+            chunk, stop = int(self.order[place]), int(self.stops[place])
+            start = int(self.ends[chunk - 1]) if chunk else 0
+            size = int(self.ends[chunk]) - start
+            rows = start + np.random.default_rng((self.seed, self.epoch, chunk)).permutation(size)
+            first = stop - size
             yield rows[begin - first : end - first]
-            begin, place = int(stops[place]), place + 1
+            begin, place = stop, place + 1
 
 
 class _Lane:

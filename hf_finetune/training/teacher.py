@@ -27,6 +27,7 @@ from hf_finetune.model import load_finished
 from hf_finetune.model.custom_layers import MlpHead
 from hf_finetune.model.heads import output_layer, seeded
 from hf_finetune.runs import Run
+from hf_finetune.stopping import deaf_worker
 from hf_finetune.training.checkpoints import digest_of_frozen
 
 if TYPE_CHECKING:
@@ -100,7 +101,14 @@ class Teacher:
         together = distributed.is_available() and distributed.is_initialized()
         rank, processes = (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
         mine = [int(row) for row in longest_first(samples)[rank::processes]]
-        loader = DataLoader(samples, batch_size, sampler=mine, collate_fn=collate, num_workers=workers)
+        loader = DataLoader(
+            samples,
+            batch_size,
+            sampler=mine,
+            collate_fn=collate,
+            num_workers=workers,
+            worker_init_fn=deaf_worker(None),
+        )
         parts: list[Answers] = []
         for batch in tqdm(loader, desc=what, unit="batch", leave=False, disable=is_muted() or not is_main_process()):
             answers = self(normalized({name: value.to(device) for name, value in batch.items()}), batch_size)
