@@ -21,6 +21,7 @@ from hf_finetune.data import normalized
 from hf_finetune.evaluation.predict import best_device, take
 from hf_finetune.evaluation.products import fast_products, faster_library, library_in_use
 from hf_finetune.model.attention import fast_attention, faster_attention
+from hf_finetune.training.dry_run import untouched_model
 from hf_finetune.training.fastest import WORTH_MEASURING
 from hf_finetune.training.known_kernels import known
 from hf_finetune.training.precision import choose_precision
@@ -83,25 +84,15 @@ def measure_pace(
 
 def _step(model: nn.Module, batch: dict[str, Any], in_bf16: bool) -> float:
     """Seconds of forward and backward; statistics, gradients and modes are afterwards as before."""
-    modes = {module: module.training for module in model.modules()}
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     device = next(model.parameters()).device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        model.train()
+    with untouched_model(model, device):
         _wait(device)
         began = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=in_bf16):
             logits = model(**batch).logits
         logits.float().square().mean().backward()
         _wait(device)
-        took = time.perf_counter() - began
-    model.zero_grad(set_to_none=True)
-    with torch.no_grad():
-        for name, buffer in model.named_buffers():
-            buffer.copy_(buffers[name])
-    for module, mode in modes.items():
-        module.training = mode
-    return took
+        return time.perf_counter() - began
 
 
 def _wait(device: torch.device) -> None:

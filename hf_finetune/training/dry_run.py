@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from hf_finetune.evaluation.predict import take
 
@@ -29,22 +30,29 @@ def untouched(trainer: FinetuneTrainer) -> Iterator[None]:
 
     Weights change only by an optimizer's step, of which there is none.
     """
-    model = trainer.model
-    modes = {module: module.training for module in model.modules()}
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     distillation, objective, before = trainer.distillation, trainer.objective, trainer.format
     trainer.distillation, trainer.objective = None, copy.deepcopy(objective)  # a teacher costs the same either way
     state = random.getstate(), np.random.get_state()
-    devices = [trainer.args.device] if trainer.args.device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices):
-            model.train()
+        with untouched_model(trainer.model, trainer.args.device):
             yield
     finally:
         random.setstate(state[0])
         np.random.set_state(state[1])
         trainer.distillation, trainer.objective = distillation, objective
         trainer.compute_in(*before)
+
+
+@contextmanager
+def untouched_model(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Training mode inside; afterwards statistics, gradients, modes and torch's generators are as before."""
+    modes = {module: module.training for module in model.modules()}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            model.train()
+            yield
+    finally:
         model.zero_grad(set_to_none=True)
         with torch.no_grad():
             for name, buffer in model.named_buffers():
