@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from hf_finetune import commands, many_runs, run_commands, serving, stopping
+from hf_finetune.collector import look_seldom
 from hf_finetune.command_words import PRECISIONS
 from hf_finetune.console import complain, is_main_process, leave, say
 from hf_finetune.disk import of_a_disk
@@ -98,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def start(argv: Sequence[str] | None = None) -> NoReturn:
     """What the console command and hf_finetune/run.py start: `main`, and out."""
+    look_seldom()
     code = main(argv)
     if code == stopping.EXIT_STOPPED:
         stopping.deaf()  # a scheduler that repeats itself would change the code on the way out

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent / "hf_finetune"
 # A room may import rooms of its own floor's row only within itself, and everything below.
 FLOORS = [
-    {"errors", "orphans"},
+    {"errors", "orphans", "collector"},
     {"console", "files", "disk", "outputs", "cache_home", "stopping"},
     {"recipes", "prefix_store"},
     {"data", "model"},

@@ -14,6 +14,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from hf_finetune.collector import look_as_usual
 from hf_finetune.errors import UserError
 from hf_finetune.model.anatomy import Anatomy, find_anatomy
 from hf_finetune.model.backbones import choose_class
@@ -100,6 +101,7 @@ def load_pretrained(
         keep_head = same_labels and model.head.kind == "linear" and not scratch and chosen is config and not tasks
         _set_task(chosen, auto, label_names, None if tasks else problem_type)
         refuse_if_too_large(auto, chosen, model.checkpoint, trust_remote_code=trust_remote_code)
+        look_as_usual()
         with seeded(seed):
             net, info = _network(auto, chosen, path, seed, scratch, hub)
     processor = load_processor(path, model.checkpoint, task, **hub)

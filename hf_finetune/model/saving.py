@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
+from hf_finetune.collector import look_as_usual
 from hf_finetune.errors import UserError
 from hf_finetune.files import flush
 from hf_finetune.model.adapter_files import ADAPTER_FILES, merged, save_adapter, without_adapters
@@ -124,6 +125,7 @@ def load_finished(
         task = _task_of(config, name)
         auto = AutoModel if isinstance(config, MultiTaskConfig) else auto_class(task)
         refuse_if_too_large(auto, config, name, trust_remote_code=trust_remote_code)
+        look_as_usual()
         model, info = auto.from_pretrained(
             path,
             config=config,  # the one that was looked over: else that of an adapter's base model is taken
