@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 
+from hf_finetune.advice.search import search
 from hf_finetune.advice.search_folder import SearchFolder
 from hf_finetune.advice.search_gain import gain_of
 from hf_finetune.advice.search_reading import read_space
@@ -53,6 +54,11 @@ def test_a_default_space_has_unusual_values_of_the_recipe_too(own):
     given = recipe("digits", *own)
     space = read_space(None, given)
     assert space.shipped(given).keys() == {parameter.key for parameter in space.parameters}
+
+
+def test_a_search_does_not_leave_the_strategy_open():
+    with pytest.raises(UserError, match="strategy=auto chooses by measurements"):
+        search(recipe("digits", "strategy=auto"), None)
 
 
 def test_a_key_is_given_once_and_steps_come_to_the_end():
