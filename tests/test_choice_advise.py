@@ -20,9 +20,10 @@ from hf_finetune.choice.kept import read_and_keep
 from hf_finetune.choice.measures import TOP
 from hf_finetune.choice.pace import as_in_a_run, measure_pace
 from hf_finetune.data import load_data
-from hf_finetune.errors import UserError
+from hf_finetune.errors import TransientError, UserError
 from hf_finetune.model import load_pretrained
 from hf_finetune.recipes.schema import Recipe
+from hf_finetune.training.folder import RunFolder
 
 DIGITS = ("digits", "model.checkpoint=package:digits-vit", "data.max_train_samples=200", "data.max_eval_samples=50")
 
@@ -235,6 +236,19 @@ def test_auto_follows_only_what_was_chosen_for_the_same_question(tmp_path):
     assert settled(asked).strategy.kind == "head"
     with pytest.raises(UserError, match=r"chosen otherwise.*\n.*strategy.candidates.*\[.*head.*\[.full"):
         settled(auto(tmp_path, "strategy.candidates=[full]"))
+
+
+def test_of_two_that_begin_at_once_one_chooses(tmp_path):
+    """Else the choice that stays would not be that of the run that stays."""
+    recipe = auto(tmp_path)
+    first = RunFolder(recipe)
+    first.open()
+    try:
+        with pytest.raises(TransientError, match="Another process is running"):
+            settled(recipe)
+    finally:
+        first.close()
+    assert not (tmp_path / "run").exists()
 
 
 def test_auto_refuses_the_folder_of_another_run_before_it_measures(tmp_path, capsys):

@@ -91,9 +91,11 @@ def test_ridge_does_not_score_what_it_has_learnt_by_heart():
 
 
 def test_scores_of_sets_of_classes_and_of_numbers():
-    sets = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    sets = np.array([[True, False], [True, True], [False, True]])
     assert score_of(sets, sets) == 1.0
     assert score_of(np.zeros((3, 2)), sets) == 0.0
+    assert score_of(np.ones((3, 1)), sets[:, :1]) == pytest.approx(0.8)  # F1 of one class: it is right in two of three
+    assert score_of(np.full((3, 2), 2 / 3), sets.astype(float)) == pytest.approx(0.0)  # numbers that are 0 and 1: R2
     numbers = np.array([1.0, 2.0, 3.0])
     assert score_of(numbers[:, None], numbers) == 1.0
     assert score_of(np.full((3, 1), 2.0), numbers) == 0.0

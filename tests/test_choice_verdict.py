@@ -222,6 +222,12 @@ def test_a_strategy_that_the_recipe_forbids_is_left_out_with_the_reason():
     assert "every block is random" in refused["scratch"]
 
 
+def test_more_blocks_than_the_model_has_are_left_out_with_the_reason():
+    found, refused = candidates(load_recipe("digits", "strategy=freeze", "strategy.train_blocks=30"), 450, 12)
+    assert "freeze" not in found
+    assert refused == {"freeze": "strategy.train_blocks=30, and the model has 12"}
+
+
 def test_candidates_can_be_named():
     recipe = load_recipe("digits", "strategy=auto", "strategy.candidates=[head, full]")
     assert tuple(candidates(recipe, 450, 12)[0]) == ("head", "full")

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 
+from hf_finetune.advice.search import search
 from hf_finetune.advice.search_folder import SearchFolder
 from hf_finetune.advice.search_gain import gain_of
 from hf_finetune.advice.search_reading import read_space
-from hf_finetune.advice.search_space import with_values
+from hf_finetune.advice.search_space import are_own, with_values
 from hf_finetune.data import load_data
 from hf_finetune.errors import DataError, UserError
 from hf_finetune.recipes import load_recipe
@@ -37,6 +38,43 @@ def test_a_default_space_is_around_the_recipe_as_it_is(name, kind):
     for parameter in space.parameters:
         if parameter.kind == "float":
             assert parameter.low < values[parameter.key] < parameter.high
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        ("strategy=full", "training.weight_decay=0.3", "strategy.layer_decay=0.6"),
+        ("strategy=freeze", "strategy.train_blocks=5"),
+        ("strategy=lora", "strategy.r=6", "strategy.alpha=12"),
+        ("strategy=features", "strategy.layer=3", "strategy.classifier=ridge"),
+    ],
+)
+def test_a_default_space_has_unusual_values_of_the_recipe_too(own):
+    """Else nothing could be learnt from the first trial, and no other one come near it."""
+    given = recipe("digits", *own)
+    space = read_space(None, given)
+    assert space.shipped(given).keys() == {parameter.key for parameter in space.parameters}
+
+
+def test_a_search_does_not_leave_the_strategy_open():
+    with pytest.raises(UserError, match="strategy=auto chooses by measurements"):
+        search(recipe("digits", "strategy=auto"), None)
+
+
+def test_a_key_is_given_once_and_steps_come_to_the_end():
+    with pytest.raises(UserError) as told:
+        read_space(
+            "{training.weight_decay: [0, 0.1], training: {weight_decay: [0, 0.2], warmup_steps: {low: 0, high: 0.1, "
+            "step: 0.03}}, strategy: [full, auto], strategy.kind: [head, full]}",
+            recipe(),
+        )
+    words = str(told.value)
+    assert "4 faults in the search space" in words
+    assert "training.weight_decay (space): is given twice" in words
+    assert "strategy (space): is given twice" in words
+    assert "high 0.1 is not low and whole steps of 0.03: the last one is 0.09" in words
+    assert "auto chooses by measurements" in words
+    read_space("{training.weight_decay: {low: 0.1, high: 0.7, step: 0.2}}", recipe())
 
 
 def test_all_faults_of_a_space_are_told_at_once_with_the_nearest_name():
@@ -207,6 +245,29 @@ def test_the_recipe_as_given_is_first_also_where_its_values_are_not_tried(tmp_pa
     assert study.best().number == 0 and study.best().score == pytest.approx(0.25)
 
 
+def test_a_study_of_something_else_or_a_damaged_one_is_refused(tmp_path):
+    from hf_finetune.advice.search_study import Study
+
+    file, space = tmp_path / "study.db", read_space("{training.weight_decay: [0, 0.1]}", recipe())
+    Study(file, space, recipe()).ask()
+    Study(file, space, recipe("sst2", "output_dir=elsewhere"))  # the same search
+    with pytest.raises(UserError, match="the study of another recipe or space"):
+        Study(file, read_space("{training.weight_decay: [0, 0.2]}", recipe()), recipe())
+    with pytest.raises(UserError, match="the study of another recipe or space"):
+        Study(file, space, recipe("sst2", "training.num_train_epochs=9"))
+    file.write_bytes(file.read_bytes()[:20_000])
+    with pytest.raises(UserError, match=r"study.db is damaged.*malformed. Put an intact copy"):
+        Study(file, space, recipe())
+
+
+def test_values_that_are_the_recipes_own_are_known():
+    """Trials of them have the first one's result: those that it names, and those that stand in where it names none."""
+    assert are_own({"training.weight_decay": "0.01", "strategy.layer_decay": "null"}, recipe("digits"))
+    assert are_own({"training.warmup_steps": "0.1", "strategy": "full"}, recipe("digits", "training.warmup_steps=null"))
+    assert not are_own({"training.weight_decay": "0.1", "strategy.layer_decay": "null"}, recipe("digits"))
+    assert not are_own({"strategy": "lora", "strategy.r": "8"}, recipe("digits"))
+
+
 # --- the folder ------------------------------------------------------------------------------------------------------
 
 
@@ -230,6 +291,26 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(UserError, match=r"holds no search \(first: thesis.txt\)"):
         SearchFolder(tmp_path).open(recipe(), read_space("{training.weight_decay: [0, 0.1]}", recipe()))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_the_winners_run_goes_only_for_a_better_one_and_only_until_the_test_is_read(tmp_path):
+    folder, other = SearchFolder(tmp_path), recipe("digits", "training.num_train_epochs=9", "seeds=2")
+    folder.best.mkdir()
+    (folder.best / "recipe.yaml").write_text(recipe("digits", "output_dir=before").to_yaml())
+    folder.clear_another_winner(recipe("digits"))
+    assert folder.best.is_dir() and not folder.test_is_read
+    (folder.best / "predictions.parquet").touch()  # killed between them and metrics.json, which is last
+    folder.clear_another_winner(other)
+    assert folder.best.is_dir() and folder.test_is_read and not folder.has_all_of(recipe("digits"))
+    (folder.best / "predictions.parquet").unlink()
+    folder.clear_another_winner(other)
+    assert not folder.best.exists()
+
+    folder.best.mkdir()
+    (folder.best / "metrics.json").write_text('{"test": {}}')
+    assert folder.has_all_of(recipe("digits")) and not folder.has_all_of(other)
+    (folder.best / "metrics.json").write_text('{"test": {}, "seeds": {}}')
+    assert folder.has_all_of(other)
 
 
 # --- what was gained -------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """A search through its verb: trials, what is given up, interruptions, the winner and the test split."""
 
 import json
+from functools import partial
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -8,7 +10,10 @@ from model_samples import save_checkpoint
 
 from hf_finetune import finetune
 from hf_finetune.advice.search import search
+from hf_finetune.advice.search_space import with_values
+from hf_finetune.errors import UserError
 from hf_finetune.recipes import load_recipe
+from hf_finetune.runs import Run
 from hf_finetune.training.sealed_trainer import SealedTrainer
 
 pytest.importorskip("optuna", reason="needs optuna: pip install 'hf_finetune[search]'")
@@ -117,6 +122,37 @@ def test_an_interrupted_search_finds_what_an_uninterrupted_one_does(job, tmp_pat
     assert gone_on.winner.number == whole.winner.number and gone_on.gain == whole.gain
     assert gone_on.run.metrics["test"] == whole.run.metrics["test"]
     assert "pruned" in {each.state for each in whole.tried}
+
+
+@pytest.mark.long
+def test_a_winner_that_was_interrupted_gives_way_to_a_better_one_and_seeds_are_made_up(tmp_path, monkeypatch):
+    """Until the test is read more trials may be taken; afterwards what the winner still lacks is all that is done."""
+    given = load_recipe(
+        *("digits", "model.checkpoint=package:digits-vit", "data.max_train_samples=100", "data.max_eval_samples=40"),
+        *("training.num_train_epochs=1", "evaluation.bootstrap=0", "seeds=2"),
+    )
+    ask = partial(search, given, space="{training.num_train_epochs: [4, 5, 6]}", out=tmp_path / "found")
+    save, where = SealedTrainer._save_checkpoint, ["best"]
+
+    def killed(self, *args):
+        save(self, *args)
+        if where[0] in Path(self.args.output_dir).parts:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SealedTrainer, "_save_checkpoint", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ask(finetune, trials=2)
+        begun = load_recipe(str(tmp_path / "found" / "best" / "recipe.yaml"))
+        better = with_values(begun, {"training.num_train_epochs": "2"})  # as if another one had led then
+        (tmp_path / "found" / "best" / "recipe.yaml").write_text(better.to_yaml())
+        where[0] = "seeds"
+        with pytest.raises(KeyboardInterrupt):
+            ask(finetune, trials=3)
+    assert "seeds" not in Run.load(tmp_path / "found" / "best").metrics
+    with pytest.raises(UserError, match="chosen by it"):
+        ask(finetune, trials=4)
+    assert len(ask(finetune, trials=3).run.metrics["seeds"]["seeds"]) == 2
 
 
 def test_a_recipe_that_cannot_be_run_says_so_and_leaves_nothing_tried(job, call):

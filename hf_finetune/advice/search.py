@@ -73,19 +73,25 @@ def search(
 
     Raises:
         UserError: the space does not fit the recipe, the folder is another search's, a library is missing, or the
-            recipe itself cannot be run.
+            recipe itself cannot be run or leaves its strategy open.
         Stopped, KeyboardInterrupt: a signal; the same call goes on.
     """
     if engine not in ENGINES:
         raise UserError(f"engine={engine}: must be one of {', '.join(ENGINES)}")
     if trials < 2:
         raise UserError(f"trials={trials}: the first one is the recipe as it is, so there must be 2 at least")
+    if recipe.strategy.kind == "auto":
+        raise UserError(
+            "strategy=auto chooses by measurements, which every trial would take anew, the winner's run too: name a "
+            "strategy (hf-finetune advise says which), or search among some: 'space={strategy: [head, lora, full]}'"
+        )
     if minutes is not None:
         from hf_finetune.advice.trials import at_most
 
         recipe = at_most(recipe, minutes)
     allowed = read_space(space, recipe)
-    from hf_finetune.advice.search_study import Study, imported
+    from hf_finetune.advice.search_optuna import imported
+    from hf_finetune.advice.search_study import Study
     from hf_finetune.advice.search_trial import on_first, run_until
     from hf_finetune.training.agreement import together
 
@@ -147,14 +153,18 @@ def _concluded(study: Study | None, folder: SearchFolder, recipe: Recipe, finetu
     tried, winner, metric, gain = on_first(lambda: _found(study, folder, recipe))
     best = with_values(recipe, {**winner.values, "output_dir": str(folder.best)})
     searched = Searched(tried, winner, metric, gain, best)
-    if is_main_process():
+
+    def write() -> bool:
+        folder.clear_another_winner(best)
         write_whole(folder.best_recipe, best.to_yaml())
         _write(folder, searched)
-    if folder.test_is_read:
+        return folder.has_all_of(best)
+
+    if on_first(write):
         run = Run.load(folder.best)
         say(f"{folder.best} holds the winner's run, scored before.")
     else:
-        has_test = recipe.evaluation.test and recipe.data.test_split is not None
+        has_test = recipe.evaluation.test and recipe.data.test_split is not None and not folder.test_is_read
         also = ": now the test split is read, for the first and only time" if has_test else ""
         say(f"The winner once more, in {folder.best}{also}.")
         run = finetune(best)

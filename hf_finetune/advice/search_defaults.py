@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hf_finetune.advice.search_space import own_value
 from hf_finetune.errors import UserError
 from hf_finetune.recipes.rates import default_learning_rate, default_rate
 
@@ -16,6 +17,8 @@ _BELOW, _ABOVE = 8.0, 8.0
 _WEIGHT_DECAY = {"training.weight_decay": [0, 0.01, 0.05, 0.1]}
 _LOWER_BLOCKS = [None, 0.65, 0.75, 0.85, 0.95]
 _NEW_HEAD = {"strategy.head_lr_multiplier": [1, 3, 10, 30]}
+
+_FEATURES = {"strategy.layer": ["last", "middle"], "strategy.classifier": ["auto", "svm", "knn"]}
 
 # strategy kind -> keys beside the learning rate
 _BESIDE: dict[str, dict[str, Any]] = {
@@ -46,7 +49,7 @@ def default_space(recipe: Recipe) -> dict[str, Any]:
     strategy: Any = recipe.strategy
     kind: str = strategy.kind
     if kind == "features":
-        return {"strategy.layer": ["last", "middle"], "strategy.classifier": _classifiers(recipe)}
+        return {key: _with_own(recipe, key, values) for key, values in _FEATURES.items()}
     beside = _BESIDE.get(kind)
     if beside is None:
         raise UserError(
@@ -61,7 +64,15 @@ def default_space(recipe: Recipe) -> dict[str, Any]:
         space["strategy.head_learning_rate"] = _around(strategy.head_learning_rate or default_rate("head", recipe))
     if getattr(strategy, "zones", None) is not None:  # says the rates of lower blocks already
         beside = {key: values for key, values in beside.items() if key != "strategy.layer_decay"}
-    return {**space, **_not_swept(recipe, beside)}
+    return {**space, **{key: _with_own(recipe, key, values) for key, values in _not_swept(recipe, beside).items()}}
+
+
+def _with_own(recipe: Recipe, key: str, values: Any) -> Any:
+    """The values with the recipe's own among them: what is learnt of others is learnt around it."""
+    own = own_value(recipe, key)
+    if isinstance(values, dict):
+        return values if own is None else {**values, "high": max(own, values["high"])}
+    return values if own in values else [own, *values]
 
 
 def _around(rate: float) -> dict[str, Any]:
@@ -73,8 +84,3 @@ def _not_swept(recipe: Recipe, space: dict[str, Any]) -> dict[str, Any]:
     sweep = getattr(recipe.strategy, "sweep", None)
     swept = sweep is not None and sweep.weight_decay is not None
     return {key: values for key, values in space.items() if not (swept and key == "training.weight_decay")}
-
-
-def _classifiers(recipe: Recipe) -> list[str]:
-    numbers = recipe.data.problem_type == "regression"
-    return ["ridge", "svm", "knn"] if numbers else ["auto", "svm", "knn"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
@@ -66,8 +67,17 @@ class SearchFolder:
 
     @property
     def test_is_read(self) -> bool:
-        """Whether the winner has been scored on the test split: then nothing may be chosen any more."""
-        return (self.best / "metrics.json").is_file()
+        """Whether the winner has answered the test split: then nothing may be chosen any more."""
+        return any((self.best / name).is_file() for name in ("predictions.parquet", "metrics.json"))
+
+    def has_all_of(self, best: Recipe) -> bool:
+        """Whether the winner's run is there, with the further seeds and folds that its recipe asks for."""
+        try:
+            scores = json.loads((self.best / "metrics.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return False
+        asked = {"seeds": best.seeds > 1, "cross_validation": best.evaluation.cross_validation is not None}
+        return {name for name, wanted in asked.items() if wanted} <= scores.keys()
 
     def run_of(self, number: int) -> Path:
         """output_dir of a trial; it is gone when the trial has ended."""
@@ -120,6 +130,14 @@ class SearchFolder:
         for number in ended:
             with suppress(FileNotFoundError):
                 shutil.rmtree(self.run_of(number))
+
+    def clear_another_winner(self, best: Recipe) -> None:
+        """Delete the run of a winner that was interrupted before it read the test, and has been beaten since."""
+        from hf_finetune.training.same_run import differences
+
+        written = self.best / "recipe.yaml"
+        if not self.test_is_read and written.is_file() and differences(load_recipe(str(written)), best):
+            shutil.rmtree(self.best)
 
     def _refuse_strangers(self) -> None:
         if self.path.exists() and not self.path.is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,8 +65,10 @@ def read_space(given: str | None, recipe: Recipe) -> Space:
         UserError: every fault at once: unknown keys, values that the schema refuses, bounds that make no sense.
     """
     raw, origins = (default_space(recipe), dict[str, str]()) if given is None else _raw(given)
-    entries = dict(_flat(raw, ""))
-    faults: list[Fault] = []
+    flat = list(_flat(raw, ""))
+    entries = dict(flat)
+    counts = Counter(key.removesuffix(".kind") if chooses_kind(key) else key for key, _ in flat)
+    faults = [Fault(key, "is given twice: give it once", "space") for key, count in counts.items() if count > 1]
     found: list[Parameter] = []
     kinds = {key: _texts(value) for key, value in entries.items() if chooses_kind(key)}
     for key, value in entries.items():
@@ -136,6 +139,8 @@ def _parameter(key: str, value: Any, recipe: Recipe, kinds: Mapping[str, list[st
         value = value["choices"]
     if isinstance(value, list):
         texts = [_as_typed(text, typed(base, key, text)) for text in _texts(value)]
+        if chooses_kind(key) and "auto" in map(kind_of_text, texts):
+            raise ValueError("auto chooses by measurements, which the winner's run would take anew: name strategies")
         if len(set(texts)) < 2:
             raise ValueError(f"{shown(value)}: a choice needs two different values at least")
         return Parameter(key, "choice", choices=tuple(dict.fromkeys(texts)), only=only)
@@ -181,6 +186,9 @@ def _range(key: str, value: Mapping[str, Any], recipe: Recipe, only: tuple[str, 
         raise ValueError(f"low {low:g}: with log it must be more than 0")
     if step is not None and (log == "true" or step <= 0 or step > high - low):
         raise ValueError(f"step {step:g}: more than 0, not more than high less low, and without log")
+    if step is not None and not math.isclose(low + round((high - low) / step) * step, high, rel_tol=1e-9):
+        last = low + math.floor((high - low) / step) * step
+        raise ValueError(f"high {high:g} is not low and whole steps of {step:g}: the last one is {last:g}")
     whole = all(isinstance(end, int) for end in ends)
     if whole and step is not None and step != int(step):
         raise ValueError(f"step {step:g}: takes whole numbers")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_finetune.console import muted
+from hf_finetune.errors import RecipeError
 from hf_finetune.recipes.keys import known_keys
 from hf_finetune.recipes.overrides import KINDS_AT
 from hf_finetune.recipes.rates import default_learning_rate, default_rate
@@ -184,6 +185,14 @@ def own_value(recipe: Recipe, key: str) -> Any:
     from hf_finetune.training.arguments import defaults
 
     return defaults(recipe.task).get(name)
+
+
+def are_own(values: Mapping[str, str], recipe: Recipe) -> bool:
+    """Whether these are a recipe's own values, or those that stand in where it says none."""
+    try:
+        return all(typed(recipe, key, text) == own_value(recipe, key) for key, text in values.items())
+    except RecipeError:  # a key of another strategy than its own
+        return False
 
 
 def leaves(value: Any) -> Any:

@@ -6,21 +6,22 @@ a search that was interrupted tries what it would have tried.
 
 from __future__ import annotations
 
+import json
 import math
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hf_finetune.advice.search_optuna import imported, pruner, sampler, was_killed
 from hf_finetune.errors import UserError
+from hf_finetune.recipes.load import from_text
+from hf_finetune.training.same_run import differences
 
 if TYPE_CHECKING:
     from hf_finetune.advice.search_space import Space
     from hf_finetune.recipes import Recipe
 
 NAME = "search"
-AT_RANDOM = 6  # trials before TPE has enough of them to learn from
-REDUCTION = 3  # ASHA: of those that have come as far, about one in so many goes on
 _STEPS = 1000  # of a run's whole length
 
 
@@ -71,7 +72,7 @@ class Study:
         recipe: as it was given: the first trial.
 
     Raises:
-        UserError: optuna is not installed, or the file is none of its studies.
+        UserError: optuna is not installed, the file is none of its studies, or another search's.
     """
 
     def __init__(self, file: Path, space: Space, recipe: Recipe) -> None:
@@ -83,9 +84,31 @@ class Study:
             self._study = optuna.create_study(
                 study_name=NAME, storage=storage, direction="maximize", load_if_exists=True
             )
+            own = self._is_own()
+            if own:
+                self._do_again()
         except Exception as error:
-            raise UserError(f"{file} is no study of Optuna's that can be gone on with: {error}") from error
-        self._do_again()
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(
+                f"{file} is damaged, or no study of Optuna's: {why}. Put an intact copy of it in its place, or delete "
+                "it: then the search begins anew."
+            ) from error
+        if not own:
+            raise UserError(
+                f"{file} is the study of another recipe or space. Put this search's own in its place, or delete it: "
+                "then the search begins anew."
+            )
+
+    def _is_own(self) -> bool:
+        """Whether the study is of this recipe and space; a new one is told so."""
+        notes = self._study.user_attrs
+        if not notes and not self._study.get_trials(deepcopy=False):
+            self._study.set_user_attr("space", self._space.written())
+            self._study.set_user_attr("recipe", self._recipe.to_yaml())
+            return True
+        recipe = from_text(notes["recipe"]) if "recipe" in notes else None
+        same_space = notes.get("space") == json.loads(json.dumps(self._space.written()))
+        return same_space and (recipe is None or not differences(recipe, self._recipe))
 
     def _do_again(self) -> None:
         """Trials that were running when the search was killed have failed, and are asked for again."""
@@ -93,7 +116,9 @@ class Study:
         for trial in self._study.get_trials(deepcopy=False, states=(states.RUNNING,)):
             self._study.tell(trial.number, state=states.FAIL)
             if "number" in trial.user_attrs:
-                self._study.enqueue_trial(trial.params, user_attrs={"number": trial.user_attrs["number"]})
+                number = trial.user_attrs["number"]
+                whole = number == 0 or "values" in trial.user_attrs  # else it was killed while it was asked for
+                self._study.enqueue_trial(trial.params if whole else {}, user_attrs={"number": number})
 
     def ask(self) -> Asked:
         """The next trial."""
@@ -186,56 +211,3 @@ class Study:
         if waiting:
             return int(waiting[0].user_attrs["number"])
         return 1 + max((trial.user_attrs.get("number", -1) for trial in self._known()), default=-1)
-
-
-def was_killed(trial: Any) -> bool:
-    """Whether a trial has failed because its process was killed: one that failed by itself has a reason."""
-    return bool(trial.state.name == "FAIL" and not trial.user_attrs.get("reason"))
-
-
-def sampler(seed: int, number: int) -> Any:
-    """TPE for one trial (Bergstra et al. 2011; arXiv:2304.11127), over keys that not every trial has."""
-    optuna = imported()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            seed=(1_000_003 * seed + number) % 2**32, n_startup_trials=AT_RANDOM, multivariate=True, group=True
-        )
-
-
-def pruner(first_step: int) -> Any:
-    """ASHA, in which trials that were killed do not count twice."""
-    base: Any = imported().pruners.SuccessiveHalvingPruner
-
-    class Halving(base):  # type: ignore[misc]
-        def prune(self, study: Any, trial: Any) -> bool:
-            return bool(super().prune(_WithoutKilled(study), trial))
-
-    return Halving(min_resource=first_step, reduction_factor=REDUCTION)
-
-
-class _WithoutKilled:
-    """A study as a pruner sees it."""
-
-    def __init__(self, study: Any) -> None:
-        self._whole = study
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._whole, name)
-
-    def get_trials(self, **options: Any) -> list[Any]:
-        return [trial for trial in self._whole.get_trials(**options) if not was_killed(trial)]
-
-
-def imported() -> Any:
-    """The module optuna, quiet.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        import optuna
-    except ImportError as error:
-        raise UserError("hf-finetune search needs optuna: pip install 'hf_finetune[search]'") from error
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna

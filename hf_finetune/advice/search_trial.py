@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from hf_finetune.advice.search_answers import Candidate, read_answers
-from hf_finetune.advice.search_space import with_values
+from hf_finetune.advice.search_space import are_own, with_values
 from hf_finetune.advice.search_study import Asked, Study, Tried
 from hf_finetune.advice.search_words import trial_in_words
 from hf_finetune.advice.trials import run_trials
@@ -95,9 +95,9 @@ def _asked(study: Study | None, folder: SearchFolder, trials: int) -> Asked | No
 
 def _result_of(study: Study | None, folder: SearchFolder, asked: Asked, recipe: Recipe, finetune: Runner) -> Tried:
     number, values = asked.number, asked.values
-    twin = on_first(lambda: _twin(study, values))
+    twin = on_first(lambda: _twin(study, values, recipe))
     if twin is not None:
-        return replace(twin, number=number, seconds=0.0, same_as=twin.number)
+        return replace(twin, number=number, values=values, seconds=0.0, same_as=twin.number)
     failed = Tried(number, "failed", values, None)
     try:
         trial_recipe = recipe_of(recipe, values, folder, number)
@@ -127,10 +127,13 @@ def _result_of(study: Study | None, folder: SearchFolder, asked: Asked, recipe: 
     return Tried(number, "complete", values, score, seconds)
 
 
-def _twin(study: Study | None, values: dict[str, str]) -> Tried | None:
-    """A complete trial of the same values: running them again would give the same."""
+def _twin(study: Study | None, values: dict[str, str], recipe: Recipe) -> Tried | None:
+    """A complete trial of the same values, the recipe's own among them: running them again would give the same."""
     assert study is not None
     complete = [each for each in study.tried() if each.state == "complete" and each.same_as is None]
+    given = next((each for each in complete if each.number == 0), None)
+    if given is not None and values and are_own(values, recipe):
+        return given
     return next((each for each in complete if each.number > 0 and each.values == values), None)
 
 

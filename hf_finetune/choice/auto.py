@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from hf_finetune import stopping, training
 from hf_finetune.choice.advise import advise_on, check_askable
 from hf_finetune.choice.words import as_dict, shortly
-from hf_finetune.console import is_main_process, say
+from hf_finetune.console import say
 from hf_finetune.data import load_data
+from hf_finetune.disk import disk_errno, disk_error
 from hf_finetune.errors import UserError
 from hf_finetune.files import write_whole
 from hf_finetune.publish.save import without_nan
 from hf_finetune.recipes.schema import Recipe
-from hf_finetune.training.agreement import as_the_first
+from hf_finetune.training.agreement import as_the_first, by_the_first
 from hf_finetune.training.folder import ADVICE, RunFolder, is_begun
 from hf_finetune.training.precision import launcher_settings
 from hf_finetune.training.same_run import differences
@@ -47,8 +48,12 @@ def decide(
         _meet(recipe, place.parent)
         chosen = as_the_first(training.together(_chosen_before, place, recipe, accept_changes))
         if chosen is None:
-            training.together(RunFolder, recipe, resume, accept_changes)  # another run's folder is refused now
-            chosen = _choose(recipe, data, trust_remote_code, place)
+            folder = training.together(RunFolder, recipe, resume, accept_changes)  # another run's is refused now
+            try:
+                training.together(folder.open)  # and two that begin at once do not choose for each other
+                chosen = _choose(recipe, data, trust_remote_code, place)
+            finally:
+                folder.close()
     return with_chosen(recipe, chosen)
 
 
@@ -103,22 +108,25 @@ def _choose(recipe: Recipe, data: Dataset | DatasetDict | None, trust_remote_cod
     task = training.together(load_data, recipe, data)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
 
-    def measured() -> Advice | None:
-        if not is_main_process():
-            return None
+    def measured() -> dict[str, Any]:
         share = recipe.strategy.share  # type: ignore[union-attr]
-        return advise_on(recipe, task, share, trust_remote_code=trust_remote_code, processes=processes)
-
-    advice = training.together(measured)
-    chosen = None if advice is None else chosen_of(advice)
-    if advice is not None:
+        advice = advise_on(recipe, task, share, trust_remote_code=trust_remote_code, processes=processes)
         say(shortly(advice))
-        place.parent.mkdir(parents=True, exist_ok=True)
-        told = {"asked": recipe.written(), "chosen": chosen, "advice": as_dict(advice)}
+        chosen = chosen_of(advice)
+        _write_down(place, {"asked": recipe.written(), "chosen": chosen, "advice": as_dict(advice)})
+        return chosen
+
+    return by_the_first(measured)
+
+
+def _write_down(place: Path, told: dict[str, Any]) -> None:
+    try:
         write_whole(place, json.dumps(without_nan(told), indent=1) + "\n")
-    agreed = as_the_first(chosen)
-    assert agreed is not None
-    return agreed
+    except OSError as fault:
+        number = disk_errno(fault)
+        if number is None:
+            raise
+        raise disk_error(f"{place} cannot be written", number, place.parent) from fault
 
 
 def chosen_of(advice: Advice) -> dict[str, Any]:

@@ -86,6 +86,9 @@ def candidates(recipe: Recipe, rows: int, blocks: int, processes: int = 1) -> tu
         except ValidationError as fault:
             refused[kind] = _reason(fault)
             continue
+        if candidate.strategy.kind == "freeze" and candidate.strategy.train_blocks > blocks:
+            refused[kind] = f"strategy.train_blocks={candidate.strategy.train_blocks}, and the model has {blocks}"
+            continue
         values["training"].setdefault("learning_rate", default_learning_rate(candidate))
         found[kind] = Recipe.model_validate(values)
     return found, refused

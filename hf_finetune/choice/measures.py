@@ -112,9 +112,9 @@ class Measures:
 
 
 def targets_of(task: Any) -> np.ndarray:
-    """Of the training rows: int64 classes (N,), or float64: sets of classes (N, K), numbers (N,) or (N, K)."""
-    labels = np.asarray(task.train["label"][:])
-    return labels.astype(np.int64 if task.labels.problem_type == "single_label_classification" else np.float64)
+    """Of the training rows: int64 classes (N,), sets of classes as bool (N, K), float64 numbers (N,) or (N, K)."""
+    kinds = {"single_label_classification": np.int64, "multi_label_classification": np.bool_}
+    return np.asarray(task.train["label"][:]).astype(kinds.get(task.labels.problem_type, np.float64))
 
 
 def spread_evenly(targets: np.ndarray, seed: int) -> np.ndarray:

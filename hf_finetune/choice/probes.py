@@ -50,7 +50,7 @@ def ridge(features: np.ndarray, targets: np.ndarray) -> Probe:
 
     Args:
         features: (N, D), standardized.
-        targets: (N,) integers for classes; (N, K) float of zeros and ones for sets of classes; else numbers.
+        targets: (N,) integers for classes; (N, K) booleans for sets of classes; float for numbers, (N,) or (N, K).
     """
     wanted = columns_of(targets)
     mean = wanted.mean(axis=0)
@@ -70,11 +70,14 @@ def ridge(features: np.ndarray, targets: np.ndarray) -> Probe:
 
 
 def score_of(answers: np.ndarray, targets: np.ndarray) -> float:
-    """Accuracy of classes (the largest answer), micro F1 of sets of classes, R2 of numbers (mean over targets)."""
+    """Accuracy of classes (the largest answer), micro F1 of sets of classes, R2 of numbers (mean over targets).
+
+    Numbers may all be 0 or 1, and there may be one class alone: it is the type of the targets that tells.
+    """
     if is_of_classes(targets):
         return float((np.unique(targets)[answers.argmax(axis=1)] == targets).mean())
     wanted = columns_of(targets)
-    if wanted.shape[1] > 1 and set(np.unique(wanted)) <= {0.0, 1.0}:
+    if targets.dtype == bool:
         found = answers > 0.5
         right = float((found & (wanted > 0.5)).sum())
         return 2 * right / max(float(found.sum() + wanted.sum()), 1.0)
