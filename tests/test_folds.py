@@ -111,6 +111,8 @@ def test_groups_stay_together_in_every_share_that_is_held_out():
         ({"fold": [1, 5]}, {"cross_validation": 5}, "one of the folds"),
         ({}, {"cross_validation": 1}, "at least 2"),
         ({"group": "text", "text": "text"}, {}, "belongs together"),
+        ({"group": "patient", "streaming": "true", "text": "text"}, {}, r"data\.group .*all training rows"),
+        ({"fold": [1, 5], "streaming": "true", "text": "text"}, {}, r"data\.fold .*all training rows"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_starts(data, evaluation, said):
