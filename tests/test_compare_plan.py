@@ -154,7 +154,8 @@ def test_what_auto_has_chosen_is_no_other_recipe(tmp_path):
     pairs = ["strategy=auto,head", f"output_dir={tmp_path}"]
     (tmp_path / "auto" / "seeds" / "1").mkdir(parents=True)
     chosen = {"strategy": {"kind": "lora"}, "training": {"learning_rate": 0.01, "num_train_epochs": 2}}
-    (tmp_path / "auto" / "advice.json").write_text(json.dumps({"chosen": chosen}))
+    asked = load_recipe("digits", "strategy=auto", "training.num_train_epochs=null").written()
+    (tmp_path / "auto" / "advice.json").write_text(json.dumps({"chosen": chosen, "asked": asked}))
     for place, recipe in (("auto", 0), ("auto/seeds/1", 1)):
         own = at_seed(
             with_chosen(load_recipe("digits", "strategy=auto", f"output_dir={tmp_path}/auto"), chosen), recipe

@@ -151,23 +151,24 @@ def _check_folders(plan: Plan) -> None:
     """Raise a UserError that tells of every folder in the way."""
     if not plan.folder.exists():
         return
-    from hf_finetune.choice.auto import as_begun_in
-    from hf_finetune.training.folder import RunFolder
-
     if (plan.folder / "metrics.json").is_file() or (plan.folder / "recipe.yaml").is_file():
         raise UserError(f"output_dir={plan.folder} holds a run; a comparison needs a folder of its own: give another.")
     in_the_way = []
     with muted(set()):
         for name, (cell, _, recipe) in plan.trials().items():
-            fault = _of_folder(as_begun_in(recipe, Path(plan.cells[cell].output_dir)), RunFolder)
+            fault = _of_folder(recipe, Path(plan.cells[cell].output_dir))
             in_the_way += [] if fault is None else [f"{name}: {fault}"]
     if in_the_way:
         raise UserError("\n".join(in_the_way))
 
 
-def _of_folder(recipe: Recipe, folder: type) -> str | None:
+def _of_folder(recipe: Recipe, first: Path) -> str | None:
+    """Why a run cannot be made in its folder; `first` is that of its combination's first seed, for which auto chooses."""
+    from hf_finetune.choice.auto import as_begun_in
+    from hf_finetune.training.folder import RunFolder
+
     try:
-        folder(recipe)
+        RunFolder(as_begun_in(recipe, first))
     except UserError as fault:
         return str(fault)
     return None

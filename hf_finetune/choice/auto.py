@@ -61,8 +61,16 @@ def with_chosen(recipe: Recipe, chosen: dict[str, Any]) -> Recipe:
 
 
 def as_begun_in(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with what `strategy=auto` has chosen for a run in a folder; as it is where nothing is chosen there."""
-    chosen = _chosen_before(folder / ADVICE) if recipe.strategy.kind == "auto" else None
+    """The recipe with what `strategy=auto` has chosen for a run in a folder; as it is where nothing is chosen there.
+
+    Args:
+        recipe: that run's, or one of another seed.
+        folder: of the run.
+
+    Raises:
+        UserError: it was chosen among other candidates, or in another share of the time.
+    """
+    chosen = _chosen_before(folder / ADVICE, recipe, False) if recipe.strategy.kind == "auto" else None
     return recipe if chosen is None else with_chosen(recipe, chosen)
 
 
