@@ -163,7 +163,7 @@ def _check_folders(plan: Plan) -> None:
 
 
 def _of_folder(recipe: Recipe, first: Path) -> str | None:
-    """Why a run cannot be made in its folder; `first` is that of its combination's first seed, for which auto chooses."""
+    """Why a run cannot be made in its folder; `first` is that of its combination, for whose seed auto chooses."""
     from hf_finetune.choice.auto import as_begun_in
     from hf_finetune.training.folder import RunFolder
 
