@@ -82,9 +82,9 @@ class Run:
             progress: show a bar.
 
         Returns:
-            for each input: {"label", "score"} for classes, with "set" where the model makes prediction sets; a list of
-            those above 0.5 (or their thresholds) for multi-label; a number (or several) for regression. For a single
-            input, its answer alone.
+            for each input: {"label", "score"} for classes, with "set" where the model makes prediction sets (in the
+            first of `top`); a list of those above 0.5 (or their thresholds) for multi-label, of `top` with "given"
+            where it has thresholds; a number (or several) for regression. For a single input, its answer alone.
 
         Raises:
             UserError: an input is no image or text, or an image cannot be decoded (its place is named); or a single

@@ -13,6 +13,7 @@ from cache_samples import images, recipe_of
 from datasets import DatasetDict
 from evaluation_samples import image_model, save_model, text_model, texts
 from evaluation_samples import images as shown_images
+from huggingface_hub import ImageClassificationOutputElement
 from sklearn.metrics import f1_score
 from transformers import pipeline
 
@@ -178,6 +179,20 @@ def test_predictions_are_tempered_and_bring_sets(ruled):
     assert theirs[0]["score"] == pytest.approx(float(before.probabilities[0].max()), abs=1e-5)
 
 
+def test_a_server_answers_with_sets_too(ruled):
+    """In the best answer, under the key of `predict`; the Hub's client takes it as it takes any answer."""
+    pytest.importorskip("fastapi", reason='needs the extra: pip install "hf_finetune[serve]"')
+    from hf_finetune.publish.serve_app import shaped
+    from hf_finetune.publish.serve_inputs import Asked
+
+    own = Predictor(load_finished(ruled[0]))
+    answers = own.answer(shown_images(3))
+    said = shaped(own, Asked([], many=True, top=2), own.in_words(answers, top=len(own.names)))
+    assert [one[0]["set"] for one in said] == [one["set"] for one in own.in_words(answers)]
+    assert all(len(one) == 2 and "set" not in one[1] for one in said)
+    assert ImageClassificationOutputElement.parse_obj_as_list(said[0])[0].label == said[0][0]["label"]
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_tables_have_a_column_of_sets(ruled, tmp_path, suffix):
     folder, _ = ruled
@@ -199,6 +214,10 @@ def test_labels_are_given_above_their_thresholds(tmp_path):
     cuts = tuple(float(cut) for cut in np.sort(likely, axis=0)[:2].mean(axis=0))  # two of three texts are above
     Rule(thresholds=cuts).keep(model.config)
     own = Predictor(load_finished(save_model(tmp_path / "own", (model, tokenizer))))
+    every = own.in_words(own.answer(shown), top=len(own.names))  # as a server answers
+    for said, row in zip(own.in_words(own.answer(shown)), every, strict=True):
+        assert said == [{"label": one["label"], "score": one["score"]} for one in row if one["given"]]
+    assert not {one["given"] for row in every for one in row} - {True, False}
     for said, row in zip(own.in_words(own.answer(shown)), likely, strict=True):
         assert {each["label"] for each in said} == {
             name for name, p, cut in zip(own.names, row, cuts, strict=True) if p > cut

@@ -98,3 +98,48 @@ def test_killed_and_started_again_it_ends_with_the_same_table(call):
         return text.replace("killed", "whole")
 
     assert table("killed") == table("whole")
+
+
+@pytest.mark.long
+def test_auto_chooses_once_and_goes_on(call):
+    few = [pair for pair in JOB if not pair.startswith("strategy")]
+    auto = (
+        *few,
+        "training.num_train_epochs=1",
+        "strategy=auto,head",
+        "strategy.candidates=[freeze]",
+        "strategy.share=0.9",
+    )
+    done = call("compare", *auto, "output_dir=out")
+    assert done.returncode == 0, done.stderr
+    first, other = (call.folder / "out" / "auto" / at for at in (".", "seeds/1"))
+    chosen = json.loads((first / "advice.json").read_text())
+    assert not (other / "advice.json").exists()  # the second seed repeats the first one's choice
+    assert "kind: freeze" in (other / "recipe.yaml").read_text()
+    cells = {cell["name"]: cell for cell in results_in(call.folder / "out")["cells"]}
+    runs = [json.loads((at / "metrics.json").read_text())["train"]["total_seconds"] for at in (first, other)]
+    assert cells["auto"]["seconds"] == pytest.approx(sum(runs) / 2 + chosen["advice"]["seconds"], abs=0.01)
+    again = call("compare", *auto, "output_dir=out")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("finished before") == 4
+
+
+@pytest.mark.slow
+def test_what_was_not_equal_after_all_is_said(call):
+    """A budget that some outgrow, a test split that one has not, other processes than before."""
+    few = [pair for pair in JOB if not pair.startswith(("seeds", "strategy"))]
+    done = call("compare", *few, "strategy=features", "data.test_split=auto,null", "budget=0.001s", "output_dir=out")
+    assert done.returncode == 0, done.stderr
+    found = results_in(call.folder / "out")
+    assert (found["split"], found["samples"]) == ("validation", 8)
+    assert [pair["method"] for pair in found["pairs"]] == ["t over seeds, rows not paired"]
+    assert [note.split(":")[0] for note in found["notes"]] == [
+        "There is no test split that all have", "Longer than the budget",
+        "More time beside training than the budget gives to it",
+    ]  # fmt: skip
+    file = call.folder / "out" / "test_split=null" / "metrics.json"
+    metrics = json.loads(file.read_text())
+    metrics["train"]["processes"] = 2
+    file.write_text(json.dumps(metrics))
+    again = call("compare", *few, "strategy=features", "data.test_split=auto,null", "budget=0.001s", "output_dir=out")
+    assert "the same number of processes" in again.stdout and "2: test_split=null" in again.stdout

@@ -36,8 +36,9 @@ def found():
     ]  # fmt: skip
     return {
         "metric": "accuracy", "split": "test", "samples": 153, "seeds": [0, 1, 2], "recipe": "mine.yaml",
-        "budget": "the same 3 epochs each", "baseline": {"what": "always bees", "score": 0.542}, "cells": cells,
-        "pairs": pairs, "take": chosen(cells, pairs, metric="accuracy", greater=True, lone=False),
+        "budget": "equal budgets: the same 3 epochs each", "cells": cells,
+        "baseline": {"what": "always bees", "score": 0.542}, "pairs": pairs,
+        "take": chosen(cells, pairs, metric="accuracy", greater=True, lone=False),
         "notes": ["A note."], "failed": [{"name": "freeze", "seed": 0, "reason": f"It has no blocks {EVIL}"}],
     }  # fmt: skip
 

@@ -1,10 +1,13 @@
 """What a command of `compare` means: axes, combinations, budgets; everything wrong is told at once, before any run."""
 
+import json
 import re
 
 import pytest
 
 from hf_finetune.advice.compare_plan import plan_of
+from hf_finetune.advice.seeds import at_seed
+from hf_finetune.choice.auto import with_chosen
 from hf_finetune.errors import RecipeError, UserError
 from hf_finetune.recipes import load_recipe
 from hf_finetune.recipes.grid import axes_of, cells_of, split_values
@@ -65,12 +68,22 @@ def test_all_faults_are_told_at_once(tmp_path):
     with pytest.raises(RecipeError) as told:
         plan_of(
             "digits",
-            ["strategy=head,lorra", "seed=1,2", "training.lerning_rate=1", "evaluation.metrics=accuracy,macro_f1",
+            ["strategy=head,lorra", "seed=1,2", "evaluation.test=true,false", "training.lerning_rate=1",
+             "evaluation.metrics=accuracy,macro_f1",
              "data.augment=none,", f"output_dir={tmp_path}"],
             "ten",
         )  # fmt: skip
     text = str(told.value)
-    wanted = ["lorra", "seeds=N", "training.learning_rate", "[accuracy,macro_f1]", "empty value", "budget", "10min"]
+    wanted = [
+        "lorra",
+        "seeds=N",
+        "evaluation.test",
+        "training.learning_rate",
+        "[accuracy,macro_f1]",
+        "empty value",
+        "budget",
+        "10min",
+    ]
     assert [part for part in wanted if part not in text] == []
     assert text.count("lerning_rate") == 1  # of both combinations, told once
     assert list(tmp_path.iterdir()) == []
@@ -97,7 +110,7 @@ def test_a_budget_is_minutes_of_training_for_each(budget, minutes):
 
 def test_without_one_all_have_the_same_epochs():
     assert "the same 15 epochs each" in plan_of("digits", ["strategy=head,full"]).in_words()
-    assert "not the same" in plan_of("digits", ["training.num_train_epochs=1,2"]).in_words()
+    assert "unequal budgets: 1 epoch, 2 epochs" in plan_of("digits", ["training.num_train_epochs=1,2"]).in_words()
     with pytest.raises(RecipeError, match="the same thing"):
         plan_of("digits", ["strategy=head,full", "training.max_minutes=3"], "1h")
 
@@ -134,6 +147,25 @@ def test_a_folder_in_the_way_is_told_before_any_run(tmp_path):
     with pytest.raises(UserError) as told:
         plan_of("digits", ["strategy=head,full", f"output_dir={tmp_path}"])
     assert "thesis.txt" in str(told.value) and "another recipe" in str(told.value)
+
+
+def test_what_auto_has_chosen_is_no_other_recipe(tmp_path):
+    """The same command again, and with more seeds, after auto has chosen and run."""
+    pairs = ["strategy=auto,head", f"output_dir={tmp_path}"]
+    (tmp_path / "auto" / "seeds" / "1").mkdir(parents=True)
+    chosen = {"strategy": {"kind": "lora"}, "training": {"learning_rate": 0.01, "num_train_epochs": 2}}
+    asked = load_recipe("digits", "strategy=auto", "training.num_train_epochs=null").written()
+    (tmp_path / "auto" / "advice.json").write_text(json.dumps({"chosen": chosen, "asked": asked}))
+    for place, recipe in (("auto", 0), ("auto/seeds/1", 1)):
+        own = at_seed(
+            with_chosen(load_recipe("digits", "strategy=auto", f"output_dir={tmp_path}/auto"), chosen), recipe
+        )
+        (tmp_path / place / "recipe.yaml").write_text(own.model_copy(update={"expected": None}).to_yaml())
+        (tmp_path / place / "metrics.json").write_text("{}")
+    assert "unequal budgets" in plan_of("digits", [*pairs, "seeds=2", "training.num_train_epochs=null"]).in_words()
+    (tmp_path / "auto" / "advice.json").unlink()
+    with pytest.raises(UserError, match="another recipe's run"):
+        plan_of("digits", [*pairs, "seeds=2", "training.num_train_epochs=null"])
 
 
 def test_a_runs_folder_is_no_comparisons(tmp_path):

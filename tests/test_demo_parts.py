@@ -39,6 +39,24 @@ def test_scores_are_the_runs_and_something_mattered(tmp_path, family, label):
         assert max(found.picture.size) == 448
 
 
+def test_thresholds_and_sets_are_said(tmp_path):
+    from hf_finetune.outputs import Rule
+
+    run = run_of(tmp_path, "vit", "tags", save_data=True)
+    page, answers, predictor = page_and_answers(run, tmp_path / "examples")
+    given = page.examples[0].read_bytes()
+    likely = predictor.answer([given]).probabilities[0]
+    Rule(thresholds=tuple(float(p) - 0.01 * (-1) ** place for place, p in enumerate(likely))).keep(
+        predictor.loaded.model.config
+    )
+    above = {page.tasks[0].labels[place] for place in range(0, len(likely), 2)}
+    said = answers(given, 0).said
+    assert set(said.split(". ")[0].removeprefix("Given, each above its own threshold: ").split(", ")) == above
+    Rule(coverage=0.9, quantile=float(1 - likely.max()) + 1e-4).keep(predictor.loaded.model.config)
+    best = page.tasks[0].labels[int(likely.argmax())]
+    assert answers(given, 0).said.startswith(f"With 90% chance one of: {best}. ")
+
+
 def imported(text):
     """The packages and modules that a file imports, anywhere in it."""
     found = set()

@@ -100,6 +100,11 @@ def test_groups_stay_together_in_every_share_that_is_held_out():
     names = np.asarray(notes()["patient"], dtype=object)
     seen = [set(names[split["id"][:]]) - {None} for split in (part.train, part.validation, part.test, part.held_out)]
     assert sum(map(len, seen)) == len(set().union(*seen))
+    assert not [line for line in part.warnings if "data.group" in line]
+    # A split of one's own is left as it is: its groups p0 and p1 (of p1 and p2, and a row on its own) are in train too.
+    assert [line.split(":")[1] for line in splits_of(group="patient").warnings if "data.group" in line] == [
+        " 3 of the 3 groups of the test split test are in train too"
+    ]
     with pytest.raises(DataError, match=r"data\.group=pateint: there is no such column\. Did you mean 'patient'"):
         splits_of(group="pateint")
 
@@ -111,6 +116,8 @@ def test_groups_stay_together_in_every_share_that_is_held_out():
         ({"fold": [1, 5]}, {"cross_validation": 5}, "one of the folds"),
         ({}, {"cross_validation": 1}, "at least 2"),
         ({"group": "text", "text": "text"}, {}, "belongs together"),
+        ({"group": "patient", "streaming": "true", "text": "text"}, {}, r"data\.group .*all training rows"),
+        ({"fold": [1, 5], "streaming": "true", "text": "text"}, {}, r"data\.fold .*all training rows"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_starts(data, evaluation, said):

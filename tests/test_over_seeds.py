@@ -6,7 +6,7 @@ from scipy.stats import t
 
 from hf_finetune.evaluation.intervals import wilson
 from hf_finetune.evaluation.over_seeds import resampled, spread
-from hf_finetune.evaluation.paired import BOOTSTRAP, MCNEMAR, OVER_SEEDS, SEEDS_ALONE, difference, holm, mcnemar
+from hf_finetune.evaluation.paired import BOOTSTRAP, MCNEMAR, OVER_SEEDS, UNPAIRED, difference, holm, mcnemar
 from hf_finetune.evaluation.statistic import mean_of
 
 
@@ -72,7 +72,7 @@ def test_one_seed_has_wilsons_interval_as_a_run_has():
     right = np.arange(200)[None] < 190
     low, high = spread([0.95], rows_of(right, 4000), 200, share=True).interval()
     assert [low, high] == pytest.approx(wilson(0.95, 200), abs=0.002)
-    assert spread([1.0, 1.0], None, 40, share=True).interval() == pytest.approx(wilson(1.0, 40), abs=0.006)  # by t
+    assert spread([1.0, 1.0], None, 40, of_rows=0.0, share=True).interval() == pytest.approx(wilson(1, 40), abs=6e-3)
 
 
 def test_two_that_are_always_right_may_differ_on_other_rows():
@@ -83,7 +83,15 @@ def test_two_that_are_always_right_may_differ_on_other_rows():
     lone = difference([1.0], [1.0], drawn[:1], drawn[1:2], 60, (right[0], right[1]), share=True)
     half = 1.959964 / 62  # of Agresti and Min, where no answer differs: one row of 62 has a square of 1
     assert lone.ci95 == pytest.approx([-half, half], rel=0.03)
-    assert difference([0.9, 0.8], [0.7, 0.7], None, None, 0).method == SEEDS_ALONE
+
+
+def test_without_the_rows_answers_a_few_rows_make_nothing_real():
+    """Seeds that agree on eight validation rows, which a test over the seeds alone calls certain (p = 0)."""
+    told = difference([0.5, 0.5], [0.375, 0.375], None, None, 8, share=True)
+    assert told.method == UNPAIRED and told.p > 0.5 and told.ci95[0] < -0.3 < 0.3 < told.ci95[1]
+    assert difference([0.9, 0.9], [0.1, 0.1], None, None, 200, share=True).p < 1e-6
+    other = difference([0.9, 0.8], [0.7, 0.7], None, None, 200)
+    assert other.p is None and other.ci95 is None
 
 
 def test_mcnemar_looks_at_the_rows_on_which_two_differ():

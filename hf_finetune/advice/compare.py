@@ -20,6 +20,7 @@ from hf_finetune.prefix_store import release
 
 if TYPE_CHECKING:
     from hf_finetune.recipes import Recipe
+    from hf_finetune.runs import Run
 
 __all__ = ["PAGE", "RESULTS", "Plan", "compare", "plan_of"]
 
@@ -70,8 +71,16 @@ def _run(plan: Plan, finetune: Runner) -> dict[str, Trial]:
     for note in plan.notes:
         say(f"note: {note}")
     recipes = {name: recipe for name, (_, _, recipe) in whole.items()}
+    first = {recipe.output_dir: Path(plan.cells[cell].output_dir) for cell, _, recipe in whole.values()}
+
+    def settled(recipe: Recipe) -> Run:
+        """`strategy=auto` chooses once for a combination, as it does for `seeds: N`: other seeds repeat that choice."""
+        from hf_finetune.choice.auto import as_begun_in
+
+        return finetune(as_begun_in(recipe, first[recipe.output_dir]))
+
     with table:
-        return run_trials(recipes, finetune, began=table.began, ended=ended, passed_over=passed_over)
+        return run_trials(recipes, settled, began=table.began, ended=ended, passed_over=passed_over)
 
 
 def _by_cell(plan: Plan, trials: Mapping[str, Trial]) -> dict[str, dict[int, Trial]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,17 +56,17 @@ class Plan:
         names = " | ".join(self.cells)
         return (
             f"comparing {several}{count * len(seeds)} runs of {self.title}: {names}\n"
-            f"at equal budgets: {self.budget_in_words()}; in {self.folder}"
+            f"{self.budget_in_words()}; in {self.folder}"
         )
 
     def budget_in_words(self) -> str:
         """What every run has."""
         if self.minutes is not None:
-            return f"at most {self.minutes:g} minutes of training each (budget=)"
+            return f"equal budgets: at most {self.minutes:g} minutes of training each (budget=)"
         epochs = {_epochs(recipe) for recipe in self.cells.values()}
         if len(epochs) == 1:
-            return f"the same {epochs.pop()} each"
-        return "the epochs of each, which are not the same (budget=10min would make the minutes equal)"
+            return f"equal budgets: the same {epochs.pop()} each"
+        return f"unequal budgets: {', '.join(sorted(epochs))} (budget=10min would make the minutes equal)"
 
 
 def plan_of(name: str, pairs: Sequence[str], budget: str | None = None) -> Plan:
@@ -84,7 +84,7 @@ def plan_of(name: str, pairs: Sequence[str], budget: str | None = None) -> Plan:
     from hf_finetune.recipes.load import resolve
 
     axes, common, faults = axes_of(pairs)
-    minutes = _minutes(budget, common, faults)
+    minutes = _minutes(budget, axes, common, faults)
     own = resolve(name).recipe
     kinds = {"strategy": own.strategy.kind, "model.head": own.model.head.kind}
     found = cells_of(axes, common, kinds)
@@ -108,10 +108,12 @@ def plan_of(name: str, pairs: Sequence[str], budget: str | None = None) -> Plan:
     return plan
 
 
-def _minutes(budget: str | None, common: Sequence[str], faults: list[Fault]) -> float | None:
+def _minutes(
+    budget: str | None, axes: Mapping[str, Sequence[str]], common: Sequence[str], faults: list[Fault]
+) -> float | None:
     if budget is None:
         return None
-    if any(pair.startswith("training.max_minutes=") for pair in common):
+    if any(pair.startswith("training.max_minutes=") for pair in common) or "training.max_minutes" in axes:
         faults.append(Fault("budget", "and training.max_minutes are the same thing: give one of them", _LINE))
     minutes = minutes_of(budget)
     if minutes is None:
@@ -149,22 +151,24 @@ def _check_folders(plan: Plan) -> None:
     """Raise a UserError that tells of every folder in the way."""
     if not plan.folder.exists():
         return
-    from hf_finetune.training.folder import RunFolder
-
     if (plan.folder / "metrics.json").is_file() or (plan.folder / "recipe.yaml").is_file():
         raise UserError(f"output_dir={plan.folder} holds a run; a comparison needs a folder of its own: give another.")
     in_the_way = []
     with muted(set()):
-        for name, (_, _, recipe) in plan.trials().items():
-            fault = _of_folder(recipe, RunFolder)
+        for name, (cell, _, recipe) in plan.trials().items():
+            fault = _of_folder(recipe, Path(plan.cells[cell].output_dir))
             in_the_way += [] if fault is None else [f"{name}: {fault}"]
     if in_the_way:
         raise UserError("\n".join(in_the_way))
 
 
-def _of_folder(recipe: Recipe, folder: type) -> str | None:
+def _of_folder(recipe: Recipe, first: Path) -> str | None:
+    """Why a run cannot be made in its folder; `first` is that of its combination, for whose seed auto chooses."""
+    from hf_finetune.choice.auto import as_begun_in
+    from hf_finetune.training.folder import RunFolder
+
     try:
-        folder(recipe)
+        RunFolder(as_begun_in(recipe, first))
     except UserError as fault:
         return str(fault)
     return None
@@ -175,5 +179,7 @@ def _epochs(recipe: Recipe) -> str:
     steps = recipe.training.values().get("max_steps") or 0
     if steps > 0:
         return f"{steps:,} steps"
+    if recipe.strategy.kind == "auto" and recipe.training.values().get("num_train_epochs") is None:
+        return "epochs that auto chooses"
     epochs = total_epochs(recipe)
     return f"{epochs:g} epoch{'s' * (epochs != 1)}"

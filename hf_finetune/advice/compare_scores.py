@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_finetune.advice.compare_choice import chosen
+from hf_finetune.advice.compare_notes import notes_on
+from hf_finetune.choice.auto import seconds_of_choice
 from hf_finetune.evaluation.metrics import greater_is_better
 from hf_finetune.evaluation.paired import difference, holm
 from hf_finetune.publish.constant_answer import constant_answer
@@ -24,6 +26,7 @@ from hf_finetune.publish.seed_scores import (
     seeds_section,
     split_of,
     task_of,
+    tasks_of,
 )
 from hf_finetune.recipes.staging import total_epochs
 
@@ -33,8 +36,7 @@ if TYPE_CHECKING:
     from hf_finetune.runs import Run
 
 Cells = Mapping[str, Mapping[int, "Trial"]]  # cell -> seed -> trial
-_NOT_SAME = "They were not tested on the same rows and labels, so the runs are not compared row by row."
-_NO_TEST = "There is no test split: these are validation scores, by which each run chose its checkpoint; they flatter."
+_UNDEFINED: dict[str, Any] = {"values": [], "mean": None, "std": None, "ci95": None}
 
 
 def results_of(plan: Plan, cells: Cells) -> dict[str, Any]:
@@ -50,7 +52,9 @@ def results_of(plan: Plan, cells: Cells) -> dict[str, Any]:
     done = {name: {s: t.run for s, t in own.items() if t.run is not None} for name, own in cells.items()}
     done = {name: runs for name, runs in done.items() if runs}
     one = next(iter(next(iter(done.values())).values()))
-    split = split_of(one.metrics)
+    # Where some have no test split, what all have is validation.
+    every = {split_of(run.metrics) for runs in done.values() for run in runs.values()}
+    split = "test" if every == {"test"} else "validation"
     names = names_of(one.metrics[split])
     best = best_metric(plan.cells[next(iter(done))], one.metrics)
     metric = best if best in names else names[0]
@@ -75,7 +79,7 @@ def results_of(plan: Plan, cells: Cells) -> dict[str, Any]:
         "cells": told,
         "pairs": pairs,
         "take": chosen(told, pairs, metric=metric, greater=greater, lone=lone),
-        "notes": [*([_NO_TEST] if split != "test" else []), *([_NOT_SAME] if split == "test" and not same else [])],
+        "notes": notes_on(plan, done, told, split, same),
         "failed": [
             {"name": name, "seed": seed, "reason": trial.reason}
             for name, own in cells.items()
@@ -92,8 +96,8 @@ def _cell(
     first = next(iter(runs.values()))
     if len(runs) > 1:
         kept = first.metrics.get("seeds") or {}
-        kept = kept if kept.get("seeds") == list(runs) else {}
-        section = kept or seeds_section({s: (run.path, run.metrics) for s, run in runs.items()}, {}, resamples)
+        kept = kept if (kept.get("seeds"), kept.get("split")) == (list(runs), split) else {}
+        section = kept or seeds_section({s: (run.path, run.metrics) for s, run in runs.items()}, {}, resamples, split)
         metrics = section["metrics"]
     else:
         scores = first.metrics[split]
@@ -105,15 +109,15 @@ def _cell(
     epochs = [value for one in train if (value := one.get("epochs")) is not None]
     recipe = plan.cells[name]
     may_end = plan.minutes is not None and recipe.evaluation.patience is None  # else it has ended early by itself
-    whole = total_epochs(recipe)
+    whole = total_epochs(first.recipe)  # with what strategy=auto has chosen
     return {
         "name": name,
         "folder": recipe.output_dir,
         "seeds": list(runs),
-        "score": metrics[metric],
+        "score": metrics.get(metric, _UNDEFINED),  # other labels than the first one's have other metrics
         "metrics": metrics,
         "validation": _mean([run.metrics.get("validation", {}).get(metric) for run in runs.values()]),
-        "seconds": median(one["total_seconds"] for one in train),
+        "seconds": round(median(one["total_seconds"] for one in train) + seconds_of_choice(first.path), 3),
         "training_seconds": median(one["seconds"] for one in train),
         "epochs": _mean(epochs) if epochs else None,
         "cut_short": may_end and any(value < whole - 0.01 for value in epochs),
@@ -137,8 +141,10 @@ def _pairs(
     places = {key: place for place, key in enumerate(answers)}
     seed = min((seed for _, seed in answers), default=0)
     rows = rows_of(list(answers.values()), [metric], resamples, seed).get(metric) if answers else None
-    tasks = [(one.name, one.problem) for one in next(iter(answers.values()), ())]
+    a_run = next(iter(next(iter(done.values())).values()))
+    tasks = tasks_of(a_run.path)
     share = is_share_of_rows(tasks, metric)
+    samples = rows[1] if rows else a_run.metrics[split].get("samples", 0) if len(tasks) == 1 and resamples else 0
     found: list[dict[str, Any]] = []
     for one, other in combinations(done, 2):
         seeds = [seed for seed in done[one] if seed in done[other]]
@@ -151,7 +157,7 @@ def _pairs(
         right = None
         if len(seeds) == 1 and answers:
             right = _right(answers[one, seeds[0]], answers[other, seeds[0]], metric)
-        told = difference(known[0], known[1], drawn[0], drawn[1], rows[1] if rows else 0, right, share=share)
+        told = difference(known[0], known[1], drawn[0], drawn[1], samples, right, share=share)
         found.append({"first": one, "second": other, "difference": told.value, "ci95": told.ci95, "p": told.p,
                       "method": told.method, "seeds": seeds})  # fmt: skip
     for pair, corrected in zip(found, holm([pair["p"] for pair in found]), strict=True):

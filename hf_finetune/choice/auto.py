@@ -65,6 +65,28 @@ def with_chosen(recipe: Recipe, chosen: dict[str, Any]) -> Recipe:
     return Recipe.model_validate(values)
 
 
+def as_begun_in(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with what `strategy=auto` has chosen for a run in a folder; as it is where nothing is chosen there.
+
+    Args:
+        recipe: that run's, or one of another seed.
+        folder: of the run.
+
+    Raises:
+        UserError: it was chosen among other candidates, or in another share of the time.
+    """
+    chosen = _chosen_before(folder / ADVICE, recipe, False) if recipe.strategy.kind == "auto" else None
+    return recipe if chosen is None else with_chosen(recipe, chosen)
+
+
+def seconds_of_choice(folder: Path) -> float:
+    """Seconds that `strategy=auto` has measured for a run in a folder; 0 where it has not."""
+    try:
+        return float(json.loads((folder / ADVICE).read_text(encoding="utf-8"))["advice"]["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
+
+
 def _meet(recipe: Recipe, folder: Path) -> None:
     """The process made ready as for a run, and where there are several, known to each other."""
     training.quiet_libraries()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from datasets import Dataset
@@ -10,6 +11,9 @@ from datasets import Dataset
 from hf_finetune.data.columns import nearest
 from hf_finetune.data.labels import is_missing
 from hf_finetune.errors import DataError
+
+if TYPE_CHECKING:
+    from hf_finetune.recipes.schema import Data
 
 
 def groups_of(split: Dataset, name: str) -> np.ndarray:
@@ -24,13 +28,41 @@ def groups_of(split: Dataset, name: str) -> np.ndarray:
             f"{', '.join(split.column_names)}."
         )
     numbers: dict[str, int] = {}
-    found = []
-    for row, value in enumerate(split.with_format(None).select_columns([name])[name]):
+    keys = (f"missing {row}" if value is None else f"given {value}" for row, value in enumerate(_values(split, name)))
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def groups_in_common(splits: Mapping[str, Dataset], data: Data, roles: Collection[str]) -> list[str]:
+    """A line for each split that the recipe names and that shares groups with train: those are nobody's to move.
+
+    Args:
+        splits: of the source.
+        data: the section, its splits settled.
+        roles: that are read at all: a test split may be set apart.
+    """
+    if data.group is None:
+        return []
+    own = set(_values(splits[data.train_split], data.group)) - {None}
+    lines = []
+    for role, name in (("validation", data.validation), ("test", data.test_split)):
+        if role in roles and isinstance(name, str) and data.group in splits[name].column_names:
+            others = set(_values(splits[name], data.group)) - {None}
+            if common := len(own & others):
+                lines.append(
+                    f"data.group={data.group}: {common:,} of the {len(others):,} groups of the {role} split {name} are "
+                    f"in {data.train_split} too: its score is not one of new groups. A share of train "
+                    f"(data.{role if role == 'validation' else 'test_split'}=0.2) would be."
+                )
+    return lines
+
+
+def _values(split: Dataset, name: str) -> Iterator[str | None]:
+    """The column's values as texts, equal where they are; whole numbers alike, also where some are missing."""
+    for value in split.with_format(None).select_columns([name])[name]:
         if isinstance(value, (dict, list)):
             raise DataError(f"data.group={name}: the column holds lists or images: name one of texts or numbers.")
-        key = f"missing {row}" if is_missing(value) else f"given {value!r}"
-        found.append(numbers.setdefault(key, len(numbers)))
-    return np.array(found, dtype=np.int64)
+        whole = isinstance(value, float) and value.is_integer()
+        yield None if is_missing(value) else repr(int(value) if whole else value)
 
 
 def hold_out_groups(

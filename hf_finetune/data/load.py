@@ -14,6 +14,7 @@ from hf_finetune.data.checks import Inspection, broken_rows, count_copies, refus
 from hf_finetune.data.cleaning import Cleaning
 from hf_finetune.data.columns import Columns, find_columns
 from hf_finetune.data.folds import POOL, look_once, usable
+from hf_finetune.data.groups import groups_in_common
 from hf_finetune.data.label_warnings import label_warnings
 from hf_finetune.data.labels import LabelSpace
 from hf_finetune.data.legible import bad_bytes_named
@@ -113,7 +114,10 @@ def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Ta
         columns=columns,
         natural_images=are_natural(looked["train"], labels),
         skipped=skipped,
-        warnings=warnings_of(kept, looked, labels, kept["train"]["label"][:], data.problem_type),
+        warnings=[
+            *warnings_of(kept, looked, labels, kept["train"]["label"][:], data.problem_type),
+            *groups_in_common(splits, data, kept),
+        ],
         fingerprint=fingerprint_of(kept, looked, labels),
         cleaning=cleaning,
         contents={role: _content_of(found) for role, found in {**looked, **({POOL: seen} if seen else {})}.items()},

@@ -97,15 +97,21 @@ def resampled(statistics: Sequence[Statistic], samples: int, resamples: int, see
 
 
 def spread(
-    values: Sequence[float], rows: np.ndarray | None, samples: int, *, share: bool = False, gap: bool = False
+    values: Sequence[float],
+    rows: np.ndarray | None,
+    samples: int,
+    *,
+    of_rows: float | None = None,
+    share: bool = False,
+    gap: bool = False,
 ) -> Spread:
     """The mean of the seeds' values with its variance over seeds and rows.
 
     Args:
         values: (S,) one a seed, on all rows.
-        rows: (S, B) from `resampled`; None where there are none: the variance is then that over seeds alone, of shares
-            with that which one seed's has over its samples.
-        samples: rows that were resampled.
+        rows: (S, B) from `resampled`; None where there are none.
+        samples: rows that there are.
+        of_rows: the variance of the mean over rows, where it is known without `rows`; without both it is left out.
         share: the values are shares of the samples.
         gap: they are differences of two such shares.
     """
@@ -113,9 +119,8 @@ def spread(
     seeds, mean = len(given), float(np.mean(given))
     middle, std = mean, float(given.std(ddof=1)) if seeds > 1 else None
     of_seeds = None if std is None else std**2 / seeds
-    of_rows = None if rows is None or not rows.size else _variance_of_mean(rows)
-    if of_rows is None and share and samples:
-        of_rows = mean * (1 - mean) / samples
+    if rows is not None and rows.size:
+        of_rows = _variance_of_mean(rows)
     if of_rows is not None and gap:
         middle, of_rows = _with_added_rows(mean, of_rows, samples)
     freedom, variance = float(max(samples - 1, 1)), of_rows

@@ -5,8 +5,9 @@
 - One seed each, any other metric: the paired bootstrap (Efron & Tibshirani 1993, chapter 16): the same resamples for
   both, and how often the difference has the other sign.
 - Several seeds each: a t test of the mean difference over seeds and rows (`over_seeds`), whose rows are the same paired
-  resamples. It tells of the strategies, where the tests of one seed tell of two trained models. Without the rows'
-  answers it is over seeds alone, and says so.
+  resamples. It tells of the strategies, where the tests of one seed tell of two trained models.
+- Where the rows' answers are not kept, as those of validation: for shares the t test with the rows of both as if they
+  were others, which finds less, and nothing for other metrics.
 
 Of many pairs some differ by chance: Holm (1979, jstor.org/stable/4615733) corrects for all of them together.
 """
@@ -21,7 +22,7 @@ import numpy as np
 from hf_finetune.evaluation.over_seeds import spread
 
 MCNEMAR, BOOTSTRAP, OVER_SEEDS = "McNemar, exact", "paired bootstrap", "t over seeds and rows"
-SEEDS_ALONE = "t over seeds alone"  # where the rows' answers are not kept, as those of validation
+UNPAIRED = "t over seeds, rows not paired"
 _ENOUGH = 0.95  # share of resamples in which the metric must exist for both
 
 
@@ -74,20 +75,33 @@ def difference(
         share: the metric is a share of the rows.
     """
     values = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
-    rows = None if first_rows is None or second_rows is None else first_rows - second_rows
     value = float(values.mean())
+    if first_rows is None or second_rows is None:
+        if right is not None:
+            return Difference(value, None, mcnemar(*right), MCNEMAR)
+        if not (share and samples):  # the seeds alone would call real what a few rows have made
+            return Difference(value, None, None, UNPAIRED)
+        told = spread(values, None, samples, of_rows=_alone(first, samples) + _alone(second, samples))
+        return Difference(value, told.interval(), told.chance(), UNPAIRED)
+    rows = first_rows - second_rows
     told = spread(values, rows, samples, gap=share)
     if len(values) > 1:
-        return Difference(value, told.interval(), told.chance(), OVER_SEEDS if rows is not None else SEEDS_ALONE)
-    found = np.empty(0) if rows is None else rows[0][np.isfinite(rows[0])]
-    if rows is None or len(found) < _ENOUGH * rows.shape[1] or not found.size:
+        return Difference(value, told.interval(), told.chance(), OVER_SEEDS)
+    found = rows[0][np.isfinite(rows[0])]
+    if not found.size or len(found) < _ENOUGH * rows.shape[1]:
         return Difference(value, None, None if right is None else mcnemar(*right), MCNEMAR if right else BOOTSTRAP)
-    low, high = told.interval() if share else np.percentile(found, [2.5, 97.5])  # type: ignore[misc]  # rows are there
+    low, high = (told.interval() if share else None) or np.percentile(found, [2.5, 97.5])
     if right is not None:
         return Difference(value, [float(low), float(high)], mcnemar(*right), MCNEMAR)
     other = 2 * min((found <= 0).mean(), (found >= 0).mean())
     least = 1 / (len(found) + 1)  # so many resamples know no smaller chance
     return Difference(value, [float(low), float(high)], float(min(1.0, max(other, least))), BOOTSTRAP)
+
+
+def _alone(shares: Sequence[float], samples: int) -> float:
+    """The variance of a share over its samples, with a right and a wrong one added (Agresti and Caffo 2000)."""
+    share = (samples * float(np.mean(shares)) + 1) / (samples + 2)
+    return share * (1 - share) / (samples + 2)
 
 
 def holm(chances: Sequence[float | None]) -> list[float | None]:

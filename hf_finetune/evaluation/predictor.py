@@ -135,8 +135,8 @@ class Predictor:
 
         Classes: {"label", "score"} as transformers' pipelines give them, or the list of the `top` best. Multi-label:
         the list of those above their threshold (0.5), best first, or of the `top` best. Regression: a number, or a list
-        of several. Several tasks: a dictionary of such answers by the names of the tasks. A model that makes prediction
-        sets adds "set", the names in it, the likeliest first, to the answer of a class.
+        of several. Several tasks: a dictionary of such answers by their names. A model that makes prediction sets adds
+        "set", the names in it, to the (best) answer; one with thresholds "given" to each of the `top` best.
         """
         return [None if row in answers.errors else self._row(answers, row, top) for row in range(len(answers.logits))]
 
@@ -154,16 +154,17 @@ def _answer(labels: LabelSpace, logits: np.ndarray, scores: np.ndarray, top: int
     if labels.problem_type == "regression":
         return float(scores[0]) if len(scores) == 1 else scores.tolist()
     places = np.argsort(-logits, kind="stable")
-    ranked = [{"label": labels.names[place], "score": float(scores[place])} for place in places]
-    if top is not None:
-        return ranked[:top]
+    ranked: list[dict[str, Any]] = [{"label": labels.names[place], "score": float(scores[place])} for place in places]
     if labels.problem_type == "multi_label_classification":
-        given = rule.decided(logits[None], labels.problem_type)[0]
-        return [answer for place, answer in zip(places, ranked, strict=True) if given[place]]
-    if rule.quantile is None:
-        return ranked[0]
-    inside = rule.sets(scores[None])[0]
-    return {**ranked[0], "set": [labels.names[place] for place in places if inside[place]]}
+        given = rule.decided(logits[None], labels.problem_type)[0][places].astype(bool).tolist()
+        said = list(zip(ranked, given, strict=True))
+        if top is None:
+            return [one for one, yes in said if yes]
+        return [one | ({"given": yes} if rule.thresholds else {}) for one, yes in said[:top]]
+    if rule.quantile is not None:
+        inside = rule.sets(scores[None])[0]
+        ranked[0]["set"] = [labels.names[place] for place in places if inside[place]]
+    return ranked[0] if top is None else ranked[:top]
 
 
 class _Images(torch.utils.data.Dataset[dict[str, torch.Tensor]]):

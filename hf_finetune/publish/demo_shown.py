@@ -45,17 +45,34 @@ def shown(
         # Of numbers the first is explained: none of them is the answer more than another.
         places.append((outputs, 0 if task.problem == REGRESSION else int(own.argmax())))
     found.scores = scores
+    rule = _rule_in_words(page, model, scores)
     about = min(max(about, 0), len(places) - 1)
     task, (outputs, best) = page.tasks[about], places[about]
     single = task.problem == SINGLE
     if page.image:
         looked = explain_images(model, [given], [best], outputs, single=single, seconds=_SECONDS)
         found.picture = overlaid(as_pixels(given["pixel_values"], processor), looked.found.get(0))
-        found.said = looked.skipped or f"For {task.labels[best]}: {looked.method}. A hint at where to look, no proof."
+        how = looked.skipped or f"For {task.labels[best]}: {looked.method}. A hint at where to look, no proof."
+        found.said = rule + how
         return found
     read = explain_texts(
         model, processor, [given], [best], outputs, single=single, max_length=max_length, seconds=_SECONDS
     )
     found.pieces = read.found.get(0, [])
-    found.said = read.skipped or f"For (above 0) and against {task.labels[best]}: {read.method}. A hint, no proof."
+    how = read.skipped or f"For (above 0) and against {task.labels[best]}: {read.method}. A hint, no proof."
+    found.said = rule + how
     return found
+
+
+def _rule_in_words(page: Page, model: Any, scores: list[list[float]]) -> str:
+    """Which labels the model gives, by the thresholds or for the prediction sets that its config.json keeps."""
+    held = getattr(model.config, "hf_finetune", None) or {}
+    labels, own = page.tasks[0].labels, scores[0]
+    ranked = sorted(range(len(own)), key=lambda place: -own[place])
+    if thresholds := held.get("thresholds"):
+        given = [labels[place] for place in ranked if own[place] > thresholds[place]]
+        return f"Given, each above its own threshold: {', '.join(given) or 'none'}. "
+    if held.get("quantile") is not None:
+        inside = [labels[place] for place in ranked if 1 - own[place] <= held["quantile"]]
+        return f"With {held['coverage']:.0%} chance one of: {', '.join(inside) or 'none of them'}. "
+    return ""

@@ -70,7 +70,7 @@ def view_of(found: Mapping[str, Any], runs: Sequence[Material]) -> dict[str, Any
         "names": list(dict.fromkeys([*names, *failed])),
         "finished": names,
         "facts": [*facts, found["recipe"]],
-        "budget": f"Equal budgets: {found['budget']}.",
+        "budget": f"{found['budget'][:1].upper()}{found['budget'][1:]}.",
         "sentence": found["take"]["sentence"],
         "notes": found["notes"],
         "split": found["split"],

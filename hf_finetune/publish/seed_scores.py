@@ -63,11 +63,16 @@ def task_of(answers: Sequence[TaskAnswers], name: str) -> tuple[TaskAnswers, str
     return None
 
 
+def tasks_of(folder: Path) -> list[tuple[str, str]]:
+    """Name, empty where there is one, and problem of each task of a finished run."""
+    return [(task["name"], task["problem"]) for task in kept_data(folder).get("tasks", ())]
+
+
 def is_share_of_rows(tasks: Sequence[tuple[str, str]], name: str) -> bool:
     """Whether a metric of metrics.json is a share of the samples, each of which is right or not.
 
     Args:
-        tasks: name, empty where there is one, and problem of each.
+        tasks: from `tasks_of`.
         name: of the metric.
     """
     for task, problem in sorted(tasks, key=lambda one: -len(one[0])):
@@ -107,7 +112,7 @@ def rows_of(
 
 
 def seeds_section(
-    runs: Mapping[int, tuple[Path, Mapping[str, Any]]], failed: Mapping[int, str], resamples: int
+    runs: Mapping[int, tuple[Path, Mapping[str, Any]]], failed: Mapping[int, str], resamples: int, split: str = ""
 ) -> dict[str, Any]:
     """What metrics.json tells of several seeds.
 
@@ -115,18 +120,18 @@ def seeds_section(
         runs: by seed, the folder of each finished run and its metrics.json.
         failed: by seed, why others have not finished.
         resamples: bootstrap resamples of the test rows; 0 for no intervals.
+        split: whose scores; the test split's, else validation's if left out.
 
     Returns:
         `seeds`, `split`, `samples`, and `metrics`: of each metric its `values` seed by seed, `mean`, `std` (None of one
         seed) and `ci95` (None where it cannot be told), `method`; `failed` where some have.
     """
     every = [metrics for _, metrics in runs.values()]
-    split = split_of(every[0])
+    split = split or split_of(every[0])
     answers = [answers_in(folder) for folder, _ in runs.values()] if split == "test" and resamples else []
     names = names_of(every[0][split])
     rows = rows_of(answers, names, resamples, min(runs)) if on_the_same_rows(answers) else {}
-    kept = kept_data(next(iter(runs.values()))[0]) or {}
-    tasks = [(task["name"], task["problem"]) for task in kept.get("tasks", ())]
+    tasks = tasks_of(next(iter(runs.values()))[0])
     samples = every[0][split].get("samples", 0)
     # Of several tasks on validation it is not told here how many samples each has.
     known = samples if split == "validation" and len(tasks) == 1 and resamples else 0
@@ -151,7 +156,9 @@ def _told(
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return {"mean": None, "std": None, "ci95": None}
-    told = spread(known, rows, samples, share=share)
+    mean = sum(known) / len(known)
+    at_most = mean * (1 - mean) / samples if share and samples else None  # what one seed's has, where rows are unknown
+    told = spread(known, rows, samples, of_rows=at_most, share=share)
     # Without the chance of the rows an interval would leave out half of it: seeds that agree would have none at all.
     sure = rows is not None or (share and samples > 0)
     return {"mean": told.mean, "std": told.std, "ci95": told.interval(*_bounds(name)) if sure else None}

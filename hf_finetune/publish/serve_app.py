@@ -132,7 +132,8 @@ def shaped(predictor: Predictor, asked: Asked, found: Sequence[Any]) -> Any:
     """Answers as the Inference API shapes them.
 
     Images: [{"label", "score"}, ...], the five best, and a list of such for a list. Texts: a list of such in any case.
-    Numbers stand where scores do. Several tasks: an object of such answers by the names of the tasks.
+    Numbers stand where scores do. Several tasks: an object of such answers by the names of the tasks. What the model
+    knows beyond that API is a further key: "set" in the best answer (prediction sets), "given" in each (thresholds).
     """
     image = predictor.task == "image-classification"
     top = asked.top or (5 if image else None)

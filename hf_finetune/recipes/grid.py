@@ -31,6 +31,8 @@ _NO_AXIS = {
     "hub": "nothing is pushed by a comparison",
     "evaluation.metrics": "all are measured alike; a list is written [accuracy,macro_f1]",
     "evaluation.best": "all are measured alike",
+    "evaluation.test": "all are measured alike",
+    "evaluation.bootstrap": "all are measured alike",
 }
 _BRACKETS = {"[": "]", "{": "}", "(": ")"}
 _LONGEST = 80  # letters of a folder's name
