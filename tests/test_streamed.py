@@ -148,7 +148,7 @@ def test_a_record_beside_an_image_gives_columns_and_nothing_is_unpickled(tmp_pat
         ("a.jsonl", b'[{"text": "x"}]', "one JSON list"),
         ("a.jsonl", b'{"text": "x", "label": 1}\n{"text"\n', "a line is no JSON record"),
         ("a.parquet", b"PK\x03\x04" + bytes(600), "a zip archive"),
-        ("a.tar", b"\x1f\x8b" + bytes(600), "cannot be read as a tar archive"),
+        ("a.tar", b"\x1f\x8b" + bytes(600), "cannot be read as a tar archive of samples"),
         ("a.csv", b"text,label\nx,1\n", "reads parquet, JSON lines and tar shards"),
     ],
 )
@@ -253,6 +253,5 @@ def test_an_archive_is_looked_through_once(tmp_path, monkeypatch):
     first = TarRows([path])
     monkeypatch.setattr(tarfile, "open", lambda *args, **kwargs: pytest.fail("looked through again"))
     from hf_finetune.data.shards import kept_index
-    from hf_finetune.data.shards_tar import _headers
 
-    assert [row[2] for row in kept_index(path, _headers)] == first.sizes.tolist() == [6]
+    assert [row[2] for row in kept_index(path, TarRows.cut)] == first.sizes.tolist() == [6]

@@ -19,6 +19,7 @@ from hf_finetune.data.load import TaskData, are_natural, fingerprint_of, leave_o
 from hf_finetune.data.ranks import first_on_each_machine
 from hf_finetune.data.roles import LabeledSplit
 from hf_finetune.data.shards import RowSource
+from hf_finetune.data.shown import shown
 from hf_finetune.data.split_names import settle_splits
 from hf_finetune.data.stream_choice import Chosen, all_over, choose
 from hf_finetune.data.stream_sources import open_stream
@@ -62,7 +63,7 @@ def load_stream(recipe: Recipe, source: Any = None) -> TaskData:
     scored: dict[str, LabeledSplit] = {}
     for role, named in (("validation", data.validation), ("test", data.test_split)):
         if isinstance(named, str):
-            other = _take(sources, named, "data.validation" if role == "validation" else "data.test_split")
+            other = _take(sources, named, "data.validation" if role == "validation" else "data.test_split", columns)
             held = all_over(other.sizes, data.max_eval_samples or EVAL_ROWS, recipe.data_seed, role)
             scored[role] = _in_memory(rows(other, named), held)
         elif named is not None and (role != "test" or recipe.evaluation.test):  # else held out, and left alone
@@ -94,8 +95,14 @@ def labels_of_stream(recipe: Recipe) -> LabelSpace:
     return _labels(train, _columns(train, recipe, data), data, recipe.data_seed)[0]
 
 
-def _take(sources: Mapping[str, RowSource], name: str, key: str) -> RowSource:
+def _take(sources: Mapping[str, RowSource], name: str, key: str, columns: Columns | None = None) -> RowSource:
     if name in sources:
+        wanted = [] if columns is None else [column for column in vars(columns).values() if column]
+        if lacking := [column for column in wanted if column not in sources[name].features]:
+            raise DataError(
+                f"{key}={name}: the split lacks the column '{shown(lacking[0])}' that training rows have. Its columns "
+                f"are: {', '.join(map(shown, sources[name].features))}."
+            )
         return sources[name]
     found = ", ".join(f"{split} ({int(source.sizes.sum()):,} rows)" for split, source in sources.items())
     raise DataError(f"{key}={name}: there is no such split. The splits are: {found}. Say {key}=NAME.")
@@ -145,7 +152,8 @@ def _in_memory(rows: StreamedRows, held: Mapping[int, np.ndarray]) -> LabeledSpl
     kinds["label"] = List(number) if any(isinstance(target, list) for target in targets) else number
     inputs: dict[str, Any] = {role: [row.values[role] for row in found] for role in list(kinds)[1:-1]}
     table = Dataset.from_dict({"id": [row.id for row in found], **inputs, "label": targets}, features=Features(kinds))
-    return LabeledSplit(rows.name, table, targets, {row.id: row.fault for row in found if row.fault})
+    faults = {row.id: f"{row.fault}{rows.file_of(row.id)}" for row in found if row.fault}
+    return LabeledSplit(rows.name, table, targets, faults)
 
 
 def _fingerprint(train: RowSource, chosen: Chosen, scored: str) -> str:
@@ -157,10 +165,10 @@ def _fingerprint(train: RowSource, chosen: Chosen, scored: str) -> str:
 
 
 def _in_words(train: StreamedRows, kept: Mapping[str, Dataset]) -> str:
-    files = len(getattr(train.source, "files", ()))
-    where = f" of {files:,} files" if files else ""
+    files, chunks = len(getattr(train.source, "files", ())), len(train.chunks)
+    where = f" of {files:,} {'file' if files == 1 else 'files'}" if files else ""
     scored = ", ".join(f"{len(split):,} {role}" for role, split in kept.items())
     return (
-        f"note: {len(train):,} training rows stay in {len(train.chunks):,} chunks{where} and are read as they are "
-        f"needed; {scored} rows from all over their splits are in memory (data.max_eval_samples)."
+        f"note: {len(train):,} training rows stay in {chunks:,} {'chunk' if chunks == 1 else 'chunks'}{where} and are "
+        f"read as they are needed; {scored} rows from all over their splits are in memory (data.max_eval_samples)."
     )

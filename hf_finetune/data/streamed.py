@@ -141,9 +141,12 @@ class StreamedRows:
 
     def place_of(self, row: int) -> str:
         """A row of the source in words, with its file."""
+        return f"row {row} of {self.name}{self.file_of(row)}"
+
+    def file_of(self, row: int) -> str:
+        """The file that a row of the source lies in, in brackets; nothing where there are none."""
         chunk = int(np.searchsorted(self._begins, row, side="right")) - 1
-        where = f" ({self.source.file_of(chunk)})" if hasattr(self.source, "file_of") else ""
-        return f"row {row} of {self.name}{where}"
+        return f" ({self.source.file_of(chunk)})" if hasattr(self.source, "file_of") else ""
 
     def with_format(self, kind: Any = None) -> StreamedRows:
         """Itself: rows are plain Python values."""
