@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from stream_samples import as_jsonl, as_parquet, as_tar, pictures, put, sentences
 
 from hf_finetune.data import load_data, shards
+from hf_finetune.data.shards_parquet import ParquetRows
 from hf_finetune.data.shards_tar import TarRows
 from hf_finetune.errors import DataError, UserError
 
@@ -164,6 +166,43 @@ def test_a_line_without_an_end_is_not_read_to_it(tmp_path, monkeypatch):
     (tmp_path / "a.jsonl").write_text('{"text": "' + "a" * 10_000)
     with pytest.raises(DataError, match=r"a line of .* cannot be read at once"):
         load_data(make_recipe(str(tmp_path / "a.jsonl"), streaming=True))
+
+
+def test_a_row_group_that_repeats_a_long_text(tmp_path):
+    """A megabyte says one text of a megabyte 5,000 times: 5 GB in memory."""
+    texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(5000, np.int32)), pa.array(["a" * 2**20]))
+    table = pa.table({"text": texts, "label": ["a", "b"] * 2500})
+    pq.write_table(table, tmp_path / "a.parquet", store_schema=False)  # else it would be read as a dictionary
+    assert (tmp_path / "a.parquet").stat().st_size < 2**21
+    rows = ParquetRows([str(tmp_path / "a.parquet")])
+    with pytest.raises(DataError, match=r"a\.parquet: a row group of .* GiB cannot be read at once"):
+        rows.read(0, ["text"])
+    assert rows.read(0, ["label"]).num_rows == 5000
+
+
+class Counted(io.FileIO):
+    """A file that counts what is read of it."""
+
+    counted = 0
+
+    def read(self, size=-1):
+        found = super().read(size)
+        Counted.counted += len(found)
+        return found
+
+
+def test_labels_of_a_tar_are_read_without_its_images(tmp_path, monkeypatch):
+    """20,000 rows from all over a split tell the labels."""
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        for number in range(30):
+            put(archive, f"{number}.png", bytes(50_000))
+            put(archive, f"{number}.cls", b"%d" % (number % 3))
+    rows = TarRows([str(path)])
+    monkeypatch.setattr("hf_finetune.data.shards_tar.open_file", Counted)
+    assert rows.read(0, ["cls"])["cls"].to_pylist() == [number % 3 for number in range(30)]
+    assert Counted.counted < path.stat().st_size / 10
+    assert len(rows.read(0, ["png"])["png"][7]["bytes"].as_py()) == 50_000
 
 
 @pytest.mark.parametrize(("status", "kind"), [(None, UserError), (503, UserError), (403, DataError)])

@@ -88,6 +88,22 @@ def test_a_chunk_is_read_once_and_let_go_when_its_rows_have_come():
     assert not pickle.loads(pickle.dumps(rows))._tables  # a loader's worker begins with none
 
 
+def test_few_of_large_chunks_are_held():
+    """Each reader of a chunk that two share held its part, however large, until 72 others were read."""
+    (source := Made(sentences(80), [2] * 40)).weight = 2.0**27
+    columns = Columns(text="text", label="label")
+    rows = StreamedRows(source, "train", columns, SPACE)
+    for number in range(0, 80, 2):
+        rows.read([number])
+    assert len(rows._tables) == 16
+
+
+def test_files_that_train_and_score_are_told(tmp_path):
+    paths = as_jsonl(sentences(30), tmp_path)
+    recipe = make_recipe({"train": paths, "test": paths[1:]}, streaming=True, validation=0.2)
+    assert any("2 files of the test split train too" in line for line in load_data(recipe).warnings)
+
+
 def test_what_cannot_be_used_stops_with_row_and_reason_or_is_left_out_of_its_batch():
     split = pictures(6).to_dict()
     split["image"][2] = {"bytes": b"<html>", "path": None}

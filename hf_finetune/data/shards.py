@@ -168,14 +168,14 @@ def kept_index(file: str, make: Callable[[str], list[list[int]]]) -> list[list[i
     return found
 
 
-def kept_places(files: Sequence[str], make: Callable[[Sequence[str]], Sequence[tuple[int, ...]]]) -> np.ndarray:
+def kept_places(files: Sequence[str], make: Callable[[Sequence[str]], np.ndarray]) -> np.ndarray:
     """What a look at many files finds of each chunk, int64 (chunks, facts); kept until one of the files changes."""
     key = hashlib.blake2b(repr((make.__qualname__, [stamp_of(file) for file in files])).encode(), digest_size=16)
     path = cache_home() / "shards" / f"{key.hexdigest()}.npy"
     with suppress(OSError, ValueError, EOFError):
         kept: np.ndarray = np.load(path, allow_pickle=False)
         return kept
-    found = np.asarray(make(files), dtype=np.int64).reshape(-1, 4)
+    found = make(files)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda place: np.save(place, found))

@@ -47,13 +47,16 @@ class TarRows(CutShards):
         """See `CutShards`."""
         number, begin, end = self.places[chunk].tolist()
         file = self.files[number]
+        fields: Any = None if columns is None else {name.partition(".")[0] for name in columns} | columns
         with open_file(file) as opened:
             opened.seek(begin)
-            part = io.BytesIO(opened.read(end - begin))
-        fields: Any = None if columns is None else {name.partition(".")[0] for name in columns} | columns
-        with tarfile.open(fileobj=part, mode="r:") as archive:
-            for sample in WebDataset._get_pipeline_from_tar(file, _members(archive, fields)):
-                yield _flat(sample)
+            if self.strange:  # one request, not one for each header
+                begin, end, part = 0, end - begin, io.BytesIO(opened.read(end - begin))
+            else:  # what is not asked for is not read: labels are, without the images
+                part = opened
+            with tarfile.open(fileobj=part, mode="r:") as archive:
+                for sample in WebDataset._get_pipeline_from_tar(file, _members(archive, fields, end)):
+                    yield _flat(sample)
 
     def _features(self, given: Features | None) -> Features:
         told = self._told()
@@ -67,12 +70,14 @@ def _is_picture(name: str) -> bool:
     return name.rpartition(".")[2].lower() in _PICTURES
 
 
-def _members(archive: tarfile.TarFile, fields: Any) -> Iterator[tuple[str, Any]]:
+def _members(archive: tarfile.TarFile, fields: Any, end: int) -> Iterator[tuple[str, Any]]:
     """Names and contents of the files that are read, as `WebDataset` takes them; one without content for each other.
 
     Without it a sample of which nothing is asked for would be no row.
     """
     for member in archive:
+        if member.offset >= end:
+            return
         field = _field_of(member)
         if field is None:
             continue

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset, Features, List, Value, concatenate_datasets
+from datasets import ClassLabel, Dataset, Features, List, Value, concatenate_datasets
 
 from hf_finetune.console import say
 from hf_finetune.data.bands import holds_arrays
 from hf_finetune.data.checks import inspect
-from hf_finetune.data.columns import Columns, find_columns, holds_paths
+from hf_finetune.data.columns import Columns, find_columns, holds_paths, is_list
 from hf_finetune.data.label_columns import RawLabels, encode_labels, find_label_space, read_labels
 from hf_finetune.data.labels import LabelSpace
 from hf_finetune.data.load import TaskData, are_natural, fingerprint_of, leave_out_broken, warnings_of
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 EVAL_ROWS = 2_000  # of a split that scores, where data.max_eval_samples says nothing
 _HEAD = 1_000  # rows that tell which column is what
 _LABELS = 20_000  # rows that tell the labels, where the column's type does not
+_SAMPLE = 2_000  # rows that tell how labels are spread, where it does
 
 
 def load_stream(recipe: Recipe, source: Any = None) -> TaskData:
@@ -61,9 +62,11 @@ def load_stream(recipe: Recipe, source: Any = None) -> TaskData:
 
     splits = {"train": rows(train, data.train_split, chosen.train)}
     scored: dict[str, LabeledSplit] = {}
+    warnings: list[str] = []
     for role, named in (("validation", data.validation), ("test", data.test_split)):
         if isinstance(named, str):
             other = _take(sources, named, "data.validation" if role == "validation" else "data.test_split", columns)
+            warnings += _same_files(train, other, named)
             held = all_over(other.sizes, data.max_eval_samples or EVAL_ROWS, recipe.data_seed, role)
             scored[role] = _in_memory(rows(other, named), held)
         elif named is not None and (role != "test" or recipe.evaluation.test):  # else held out, and left alone
@@ -80,7 +83,7 @@ def load_stream(recipe: Recipe, source: Any = None) -> TaskData:
         columns=columns,
         natural_images=are_natural(looked["validation"], space),
         skipped=skipped,
-        warnings=warnings_of(kept, looked, space, sample, data.problem_type),
+        warnings=warnings + warnings_of(kept, looked, space, sample, data.problem_type),
         fingerprint=_fingerprint(train, chosen.train, fingerprint_of(kept, looked, space)),
         whence={"train": data.train_split, "validation": data.validation, "test": data.test_split},
     )
@@ -108,6 +111,16 @@ def _take(sources: Mapping[str, RowSource], name: str, key: str, columns: Column
     raise DataError(f"{key}={name}: there is no such split. The splits are: {found}. Say {key}=NAME.")
 
 
+def _same_files(train: RowSource, other: RowSource, name: str) -> list[str]:
+    """Copies among streamed rows and those that score are not looked for; files that hold both are."""
+    files = set(getattr(train, "files", ()))
+    both = [file for file in getattr(other, "files", ()) if file in files]
+    if not both:
+        return []
+    count = "1 file" if len(both) == 1 else f"{len(both):,} files"
+    return [f"{count} of the {name} split train too, such as {shown(both[0], 200)}: its score flatters the model."]
+
+
 def _columns(train: RowSource, recipe: Recipe, data: Data) -> Columns:
     """Which column is what, as the first rows tell."""
     first = int(np.flatnonzero(train.sizes)[0])
@@ -128,11 +141,13 @@ def _columns(train: RowSource, recipe: Recipe, data: Data) -> Columns:
 
 def _labels(train: RowSource, columns: Columns, data: Data, seed: int) -> tuple[LabelSpace, list[Any]]:
     """What the model answers, and encoded labels of rows from all over the split."""
-    places = all_over(train.sizes, _LABELS, seed, "labels")
+    feature = train.features[columns.label]
+    are_told = isinstance(feature.feature if is_list(feature) else feature, ClassLabel)
+    places = all_over(train.sizes, _SAMPLE if are_told else _LABELS, seed, "labels")
     parts = []
     for chunk, offsets in places.items():
         table = train.read(chunk, [columns.label]).take(offsets)
-        parts.append(Dataset(table.cast(Features({columns.label: train.features[columns.label]}).arrow_schema)))
+        parts.append(Dataset(table.cast(Features({columns.label: feature}).arrow_schema)))
     rows = concatenate_datasets(parts)
     raw: RawLabels = read_labels(rows, columns.label)
     space = find_label_space(raw, columns.label, data.problem_type)
