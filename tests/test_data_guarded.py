@@ -215,8 +215,8 @@ def test_a_table_of_repeated_values_is_taken_while_it_is_small(tmp_path, monkeyp
     pq.write_table(pa.table({"text": texts, "label": [n % 2 for n in range(20_000)]}), tmp_path / "a.parquet")
     check_size(tmp_path / "a.parquet")
     looked = []
-    monkeypatch.setattr(sizes, "_may_grow", lambda column: column.path_in_schema == "text")
-    monkeypatch.setattr(sizes, "_becomes", lambda array: looked.append(array.type) or 1)
+    monkeypatch.setattr(sizes, "may_grow", lambda column: column.path_in_schema == "text")
+    monkeypatch.setattr(sizes, "becomes", lambda array: looked.append(array.type) or 1)
     check_size(tmp_path / "a.parquet")
     assert looked and all(pa.types.is_dictionary(kind) for kind in looked)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from torch.utils.data import BatchSampler
 
-from hf_finetune.training.stream_order import StreamOrder
+from hf_finetune.training.stream_order import StreamOrder, fit_workers
 
 SHAPES = [([1000], 8), ([7, 0, 12, 12], 32), ([10] * 100, 64), ([3, 250, 4], 24), ([1] * 100, 10), ([5], 32)]
 
@@ -69,3 +71,25 @@ def test_lanes_share_the_tables_of_a_pass():
         assert tracemalloc.get_traced_memory()[1] < 10 * ends.nbytes
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("workers", "accumulated", "weight", "given", "left", "words"),
+    [
+        (8, 1, 0, False, 8, None),
+        (3, 1, 0, False, 2, "2 loader workers"),
+        (3, 1, 0, True, 3, r"each chunk of streamed rows is read by 3 of them; with 2 it would be read once"),
+        (6, 3, 0, True, 6, None),
+        (16, 1, 0, True, 16, "is read by 2 of them; with 8"),
+        (8, 1, 1e9, False, 1, "1 loader workers"),
+        (0, 1, 1e9, False, 0, None),
+    ],
+)
+def test_workers_whose_number_does_not_go_into_the_turns(capsys, workers, accumulated, weight, given, left, words):
+    """Each of three workers met every lane: chunks were read three times, and held until others drove them out."""
+    arguments = SimpleNamespace(dataloader_num_workers=workers, gradient_accumulation_steps=accumulated)
+    found = StreamOrder(np.cumsum([100] * 9), 32 * accumulated, 0, weight=weight)
+    fit_workers(found, arguments, given)
+    assert arguments.dataloader_num_workers == left
+    said = capsys.readouterr()
+    assert re.search(words, said.out + said.err) if words else not said.out + said.err

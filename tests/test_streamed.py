@@ -88,6 +88,22 @@ def test_a_chunk_is_read_once_and_let_go_when_its_rows_have_come():
     assert not pickle.loads(pickle.dumps(rows))._tables  # a loader's worker begins with none
 
 
+def test_few_of_large_chunks_are_held():
+    """Each reader of a chunk that two share held its part, however large, until 72 others were read."""
+    (source := Made(sentences(80), [2] * 40)).weight = 2.0**27
+    columns = Columns(text="text", label="label")
+    rows = StreamedRows(source, "train", columns, SPACE)
+    for number in range(0, 80, 2):
+        rows.read([number])
+    assert len(rows._tables) == 16
+
+
+def test_files_that_train_and_score_are_told(tmp_path):
+    paths = as_jsonl(sentences(30), tmp_path)
+    recipe = make_recipe({"train": paths, "test": paths[1:]}, streaming=True, validation=0.2)
+    assert any("2 files of the test split train too" in line for line in load_data(recipe).warnings)
+
+
 def test_what_cannot_be_used_stops_with_row_and_reason_or_is_left_out_of_its_batch():
     split = pictures(6).to_dict()
     split["image"][2] = {"bytes": b"<html>", "path": None}
@@ -148,7 +164,7 @@ def test_a_record_beside_an_image_gives_columns_and_nothing_is_unpickled(tmp_pat
         ("a.jsonl", b'[{"text": "x"}]', "one JSON list"),
         ("a.jsonl", b'{"text": "x", "label": 1}\n{"text"\n', "a line is no JSON record"),
         ("a.parquet", b"PK\x03\x04" + bytes(600), "a zip archive"),
-        ("a.tar", b"\x1f\x8b" + bytes(600), "cannot be read as a tar archive"),
+        ("a.tar", b"\x1f\x8b" + bytes(600), "cannot be read as a tar archive of samples"),
         ("a.csv", b"text,label\nx,1\n", "reads parquet, JSON lines and tar shards"),
     ],
 )
@@ -253,6 +269,5 @@ def test_an_archive_is_looked_through_once(tmp_path, monkeypatch):
     first = TarRows([path])
     monkeypatch.setattr(tarfile, "open", lambda *args, **kwargs: pytest.fail("looked through again"))
     from hf_finetune.data.shards import kept_index
-    from hf_finetune.data.shards_tar import _headers
 
-    assert [row[2] for row in kept_index(path, _headers)] == first.sizes.tolist() == [6]
+    assert [row[2] for row in kept_index(path, TarRows.cut)] == first.sizes.tolist() == [6]

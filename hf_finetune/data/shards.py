@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -15,12 +16,15 @@ import pyarrow as pa
 from datasets import Features
 
 from hf_finetune.cache_home import cache_home
-from hf_finetune.errors import DataError
+from hf_finetune.data.shown import shown
+from hf_finetune.errors import DataError, UserError, unreachable
 from hf_finetune.files import write_whole
 
 _HUB = "hf://"
 _AT_ONCE = 16  # files of which the beginning or the end is looked at together
 _MOST_CHUNK = 2**31  # bytes of rows that are read together
+_BROKEN = (pa.ArrowException, tarfile.TarError, OSError, EOFError, ValueError, RecursionError, OverflowError)
+_TOO_MANY, _SERVERS_OWN = 429, 500  # of HTTP: too many requests; and from there on what is the server's fault
 Found = TypeVar("Found")
 
 
@@ -100,6 +104,46 @@ def stamp_of(file: str) -> tuple[str, int, int]:
     return str(Path(file).resolve()), status.st_size, status.st_mtime_ns
 
 
+@contextmanager
+def as_shard(file: str, kind: str) -> Iterator[None]:
+    """Inside, a file is read: what goes wrong is told of it.
+
+    Args:
+        file: of this machine or of the Hub.
+        kind: what it is read as, in words.
+
+    Raises:
+        DataError: it is broken, or gone, or the Hub does not give it.
+        TransientError: the Hub does not answer.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if (found := _of_the_hub(file, error)) is not None:
+            raise found from error
+        if not isinstance(error, _BROKEN):
+            raise
+        raise DataError(f"{file} cannot be read as {kind}: {shown(error, 300)}") from error
+
+
+def _of_the_hub(file: str, error: Exception) -> UserError | None:
+    """What the Hub's client says, without the server's words: it may repeat the token that it refuses."""
+    from huggingface_hub.errors import HTTPError
+
+    if not file.startswith(_HUB) or not isinstance(error, (HTTPError, ConnectionError, TimeoutError)):
+        return None
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is None or status == _TOO_MANY or status >= _SERVERS_OWN:
+        answer = type(error).__name__ if status is None else f"status {status}"
+        return unreachable(f"{file}: the Hub cannot be reached ({answer}). The same command goes on.")
+    return DataError(
+        f"{file}: the Hub does not give it (status {status}). Loader workers have no token: of private data sets use "
+        "training.dataloader_num_workers=0."
+    )
+
+
 def of_each(look: Callable[[str], Found], files: Sequence[str]) -> list[Found]:
     """What a look at each of the files finds, several at a time.
 
@@ -114,7 +158,7 @@ def kept_index(file: str, make: Callable[[str], list[list[int]]]) -> list[list[i
     """Where the rows of a file lie, from a look through all of it; kept beside other things until the file changes."""
     key = hashlib.blake2b(repr((make.__qualname__, stamp_of(file))).encode(), digest_size=16).hexdigest()
     path = cache_home() / "shards" / f"{key}.json"
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, EOFError):
         found: list[list[int]] = json.loads(path.read_text())
         return found
     found = make(file)
@@ -124,14 +168,14 @@ def kept_index(file: str, make: Callable[[str], list[list[int]]]) -> list[list[i
     return found
 
 
-def kept_places(files: Sequence[str], make: Callable[[Sequence[str]], Sequence[tuple[int, ...]]]) -> np.ndarray:
+def kept_places(files: Sequence[str], make: Callable[[Sequence[str]], np.ndarray]) -> np.ndarray:
     """What a look at many files finds of each chunk, int64 (chunks, facts); kept until one of the files changes."""
     key = hashlib.blake2b(repr((make.__qualname__, [stamp_of(file) for file in files])).encode(), digest_size=16)
     path = cache_home() / "shards" / f"{key.hexdigest()}.npy"
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, EOFError):
         kept: np.ndarray = np.load(path, allow_pickle=False)
         return kept
-    found = np.asarray(make(files), dtype=np.int64).reshape(-1, 4)
+    found = make(files)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda place: np.save(place, found))

@@ -3,57 +3,54 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from datasets import Dataset, Features
 
 from hf_finetune.data.kinds import kind_of
-from hf_finetune.data.shards import Shards, kept_index, of_each, open_file
+from hf_finetune.data.shards import check_chunk, open_file
+from hf_finetune.data.shards_cut import CutShards, Values
 from hf_finetune.data.shown import shown
 from hf_finetune.errors import DataError
 
 _BLOCK = 1 << 24  # bytes read at once while lines are counted
 _CHUNK = 1 << 20  # bytes of lines that are read together, about
-_HEAD = 200  # records that tell the columns' types
 
 
-class JsonRows(Shards):
-    """The records of JSON-lines files.
+class JsonRows(CutShards):
+    """The records of JSON-lines files; see `CutShards`."""
 
-    Args:
-        files: of one data set.
-        features: in place of those that the first records tell.
+    kind, head = "JSON lines", 200
 
-    Raises:
-        DataError: a file does not hold a record a line.
-    """
+    @classmethod
+    def check(cls, file: str) -> None:
+        """See `CutShards`."""
+        with open_file(file) as opened:
+            begin = opened.read(512)
+        if begin.startswith(b"\x1f\x8b"):
+            raise DataError(f"{file} is packed (gzip), and is only read as a stream when it is unpacked.")
+        kind = kind_of(begin, pictures=True)
+        if kind or begin.lstrip().startswith(b"["):
+            what = kind or "one JSON list; data.streaming=true reads one record a line (.jsonl)"
+            raise DataError(f"{file}: this is {what}.")
 
-    def __init__(self, files: Sequence[str], features: Features | None = None) -> None:
-        indices = of_each(_index, files)
-        places = [(number, begin, end) for number, found in enumerate(indices) for begin, end, _ in found]
-        rows = [count for found in indices for _, _, count in found]
-        if not places:
-            raise DataError(f"{files[0]}: no rows.")
-        super().__init__(files, Features(), places, rows, float(4 * _CHUNK))
-        self.features = features or self._told()
+    @classmethod
+    def cut(cls, file: str) -> list[list[int]]:
+        """See `CutShards`; blank lines are no rows."""
+        found: list[list[int]] = []
+        with open_file(file) as opened:
+            place, left = 0, b""
+            while block := opened.read(_BLOCK):
+                text = left + block
+                whole = text.rfind(b"\n") + 1
+                found += _chunks(text[:whole], place)
+                place, left = place + whole, text[whole:]
+                check_chunk(file, len(left), "a line")
+            if left:
+                found += _chunks(left + b"\n", place)
+        return found
 
-    def read(self, chunk: int, columns: Sequence[str]) -> pa.Table:
-        """See `RowSource`."""
-        records = self._records(chunk)
-        schema = self.features.arrow_schema
-        try:
-            arrays = [pa.array([row.get(name) for row in records], schema.field(name).type) for name in columns]
-        except (pa.ArrowException, TypeError, OverflowError) as error:
-            raise DataError(
-                f"{self.file_of(chunk)}: {shown(error, 300)}. A column has values of another type than in the first "
-                f"{_HEAD} records."
-            ) from error
-        return pa.table(dict(zip(columns, arrays, strict=True)))
-
-    def _records(self, chunk: int) -> list[dict[str, Any]]:
+    def rows(self, chunk: int, columns: frozenset[str] | None = None) -> list[Values]:
+        """See `CutShards`."""
         number, begin, end = self.places[chunk].tolist()
         file = self.files[number]
         with open_file(file) as opened:
@@ -61,48 +58,15 @@ class JsonRows(Shards):
             lines = [line for line in opened.read(end - begin).split(b"\n") if line not in (b"", b"\r")]
         return [_record(line, file) for line in lines]
 
-    def _told(self) -> Features:
-        head = self._records(0)[:_HEAD]
-        names = dict.fromkeys(name for record in head for name in record)
-        try:
-            return Dataset.from_dict({name: [record.get(name) for record in head] for name in names}).features
-        except (pa.ArrowException, TypeError) as error:
-            raise DataError(f"{self.files[0]} cannot be read as json: {shown(error, 300)}") from error
 
-
-def _record(line: bytes, file: str) -> dict[str, Any]:
+def _record(line: bytes, file: str) -> Values:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: a line is no JSON record ({shown(error, 100)}): {shown(line)}") from error
     if not isinstance(record, dict):
         raise DataError(f"{file}: a line is no record but {type(record).__name__}: {shown(line)}")
     return record
-
-
-def _index(file: str) -> list[list[int]]:
-    with open_file(file) as opened:
-        head = opened.read(512)
-    kind = kind_of(head, pictures=True)
-    if kind or head.lstrip().startswith(b"["):
-        what = kind or "one JSON list; data.streaming=true reads one record a line (.jsonl)"
-        raise DataError(f"{file}: this is {what}.")
-    return kept_index(file, _lines)
-
-
-def _lines(file: str) -> list[list[int]]:
-    """Of each chunk where it begins and ends in the file, and how many records it has; blank lines are none."""
-    found: list[list[int]] = []
-    with open_file(file) as opened:
-        place, left = 0, b""
-        while block := opened.read(_BLOCK):
-            text = left + block
-            whole = text.rfind(b"\n") + 1
-            found += _chunks(text[:whole], place)
-            place, left = place + whole, text[whole:]
-        if left:
-            found += _chunks(left + b"\n", place)
-    return found
 
 
 def _chunks(text: bytes, place: int) -> list[list[int]]:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-import pyarrow as pa
-from datasets import Dataset, Features, Image
+from datasets import Features, Image
 from datasets.packaged_modules.webdataset.webdataset import WebDataset, base_plus_ext
 
-from hf_finetune.data.shards import Shards, check_chunk, kept_index, of_each, open_file
+from hf_finetune.data.shards import check_chunk, open_file
+from hf_finetune.data.shards_cut import CutShards, Values
 from hf_finetune.data.shown import shown
 from hf_finetune.errors import DataError
 
@@ -25,78 +25,59 @@ _RECORDS = ("json", "jsn")
 _PICTURES = frozenset(WebDataset.IMAGE_EXTENSIONS)
 _ROWS, _BYTES = 256, 1 << 22  # of a chunk, at most
 _PASSED_OVER = ".__passed_over__"
-_HEAD = 5  # samples that tell the columns, as in `datasets`
-Values = dict[str, Any]
 
 
-class TarRows(Shards):
-    """The samples of tar archives. A record of JSON gives a column for each of its keys, such as `json.label`.
-
-    Args:
-        files: of one data set.
-        features: in place of those that the first samples tell, for the fields that are read.
-
-    Raises:
-        DataError: a file is no tar archive of samples.
+class TarRows(CutShards):
+    """The samples of tar archives; see `CutShards`. A record of JSON gives a column for each of its keys, such as
+    `json.label`; of given features those of fields that are read are taken.
     """
 
-    def __init__(self, files: Sequence[str], features: Features | None = None) -> None:
-        indices = of_each(_index, files)
-        places = [(number, begin, end) for number, found in enumerate(indices) for begin, end, _ in found]
-        rows = [count for found in indices for _, _, count in found]
-        weight = sum(end - begin for _, begin, end in places) / max(1, len(places))
-        super().__init__(files, Features(), places, rows, weight)
-        told = self._told()
-        self.features = Features({name: (features or told).get(name, feature) for name, feature in told.items()})
+    kind, head = "a tar archive of samples (WebDataset)", 5  # samples, as in `datasets`
 
-    def read(self, chunk: int, columns: Sequence[str]) -> pa.Table:
-        """See `RowSource`."""
-        samples = list(self._samples(chunk, frozenset(columns)))
-        schema = self.features.arrow_schema
-        try:
-            arrays = [pa.array([sample.get(name) for sample in samples], schema.field(name).type) for name in columns]
-        except (pa.ArrowException, TypeError, OverflowError) as error:
-            raise DataError(
-                f"{self.file_of(chunk)}: {shown(error, 300)}. A field has values of another type than in the first "
-                "samples."
-            ) from error
-        return pa.table(dict(zip(columns, arrays, strict=True)))
+    @classmethod
+    def cut(cls, file: str) -> list[list[int]]:
+        """See `CutShards`."""
+        with open_file(file) as opened, tarfile.open(fileobj=opened, mode="r:") as archive:
+            found = list(_chunks(file, archive))
+        if not found:
+            raise DataError(f"{file}: no sample (files such as 0001.jpg and 0001.cls, one after the other) is in it.")
+        return found
 
-    def _samples(self, chunk: int, columns: frozenset[str] | None = None) -> Iterator[Values]:
+    def rows(self, chunk: int, columns: frozenset[str] | None = None) -> Iterator[Values]:
+        """See `CutShards`."""
         number, begin, end = self.places[chunk].tolist()
         file = self.files[number]
+        fields: Any = None if columns is None else {name.partition(".")[0] for name in columns} | columns
         with open_file(file) as opened:
             opened.seek(begin)
-            part = io.BytesIO(opened.read(end - begin))
-        fields: Any = None if columns is None else {name.partition(".")[0] for name in columns} | columns
-        try:
+            if self.strange:  # one request, not one for each header
+                begin, end, part = 0, end - begin, io.BytesIO(opened.read(end - begin))
+            else:  # what is not asked for is not read: labels are, without the images
+                part = opened
             with tarfile.open(fileobj=part, mode="r:") as archive:
-                for sample in WebDataset._get_pipeline_from_tar(file, _members(archive, fields)):
+                for sample in WebDataset._get_pipeline_from_tar(file, _members(archive, fields, end)):
                     yield _flat(sample)
-        except (tarfile.TarError, ValueError) as error:
-            raise DataError(f"{file} cannot be read as a WebDataset shard: {shown(error, 300)}") from error
+
+    def _features(self, given: Features | None) -> Features:
+        told = self._told()
+        return Features({name: (given or told).get(name, feature) for name, feature in told.items()})
 
     def _told(self) -> Features:
-        head = [sample for _, sample in zip(range(_HEAD), self._samples(0), strict=False)]
-        names = dict.fromkeys(name for sample in head for name in sample)
-        columns = {name: [sample.get(name) for sample in head] for name in names}
-        try:
-            found = Dataset.from_dict(columns).features
-        except (pa.ArrowException, TypeError) as error:
-            raise DataError(f"{self.files[0]}: fields of different types in the first samples: {error}") from error
-        return Features({name: Image() if _is_picture(name) else feature for name, feature in found.items()})
+        return Features({name: Image() if _is_picture(name) else of for name, of in super()._told().items()})
 
 
 def _is_picture(name: str) -> bool:
     return name.rpartition(".")[2].lower() in _PICTURES
 
 
-def _members(archive: tarfile.TarFile, fields: Any) -> Iterator[tuple[str, Any]]:
+def _members(archive: tarfile.TarFile, fields: Any, end: int) -> Iterator[tuple[str, Any]]:
     """Names and contents of the files that are read, as `WebDataset` takes them; one without content for each other.
 
     Without it a sample of which nothing is asked for would be no row.
     """
     for member in archive:
+        if member.offset >= end:
+            return
         field = _field_of(member)
         if field is None:
             continue
@@ -130,32 +111,23 @@ def _flat(sample: Values) -> Values:
     return flat
 
 
-def _index(file: str) -> list[list[int]]:
-    found = kept_index(file, _headers)
-    if not found:
-        raise DataError(f"{file}: no sample (files such as 0001.jpg and 0001.cls, one after the other) is in it.")
-    return found
-
-
-def _headers(file: str) -> list[list[int]]:
-    """Of each chunk where it begins and ends in the file, and how many samples it has."""
-    found: list[list[int]] = []
+def _chunks(file: str, archive: tarfile.TarFile) -> Iterator[list[int]]:
+    """From header to header: where each chunk begins and ends in the file, and how many samples it has."""
     key, begin, rows, end = None, 0, 0, 0
-    try:
-        with open_file(file) as opened, tarfile.open(fileobj=opened, mode="r:") as archive:
-            for member in archive:
-                archive.members = []  # type: ignore[attr-defined]
-                if _field_of(member) is None:
-                    continue
-                name = base_plus_ext(member.name)[0]
-                if name != key:
-                    if rows and (rows >= _ROWS or member.offset - begin >= _BYTES):
-                        found.append([begin, member.offset, rows])
-                        rows = 0
-                    begin = member.offset if not rows else begin
-                    key, rows = name, rows + 1
-                end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-                check_chunk(file, member.size, "a file in it")
-    except (tarfile.TarError, OSError) as error:
-        raise DataError(f"{file} cannot be read as a tar archive: {shown(error, 300)}") from error
-    return [*found, [begin, end, rows]] if rows else found
+    for member in archive:
+        archive.members = []  # type: ignore[attr-defined]
+        if _field_of(member) is None:
+            continue
+        if member.sparse is not None:  # type: ignore[attr-defined]
+            raise DataError(f"{file}: {shown(member.name)} is a file with holes (sparse), which are not unpacked here.")
+        name = base_plus_ext(member.name)[0]
+        if name != key:
+            if rows and (rows >= _ROWS or member.offset - begin >= _BYTES):
+                yield [begin, member.offset, rows]
+                rows = 0
+            begin = member.offset if not rows else begin
+            key, rows = name, rows + 1
+        end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        check_chunk(file, member.size, "a file in it")
+    if rows:
+        yield [begin, end, rows]

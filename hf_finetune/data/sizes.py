@@ -167,7 +167,7 @@ def _parquet(path: Path, usual: int) -> None:
         # A row of any use takes a byte; a column of zeros alone takes none.
         if stored > allowed or metadata.num_rows > max(1_000_000, stored):
             _refuse(path, f"{metadata.num_rows:,} rows of {stored:,} bytes", allowed)
-        repeated = sorted({column.path_in_schema for column in columns if _may_grow(column)})
+        repeated = sorted({column.path_in_schema for column in columns if may_grow(column)})
         if repeated and path.stat().st_size <= _LOOKED_THROUGH:
             _look_through(path, repeated, allowed)
     except pa.ArrowException:
@@ -179,8 +179,12 @@ def _columns(metadata: Any, number: int) -> list[Any]:
     return [group.column(place) for place in range(group.num_columns)]
 
 
-def _may_grow(column: Any) -> bool:
-    """Whether it holds texts or bytes of which a dictionary has one for many rows."""
+def may_grow(column: Any) -> bool:
+    """Whether a column of a row group holds texts or bytes of which a dictionary may have one for very many rows.
+
+    Args:
+        column: its metadata, as of pyarrow.
+    """
     return (
         column.physical_type == "BYTE_ARRAY"
         and any("DICTIONARY" in encoding for encoding in column.encodings)
@@ -194,13 +198,13 @@ def _look_through(path: Path, repeated: list[str], allowed: int) -> None:
 
     file, size = pq.ParquetFile(path, read_dictionary=repeated), 0
     for batch in file.iter_batches(batch_size=4096, columns=repeated):
-        size += sum(map(_becomes, batch.columns))
+        size += sum(map(becomes, batch.columns))
         if size > allowed:
             _refuse(path, f"more than {size:,} bytes in {file.metadata.num_rows:,} rows", allowed)
 
 
-def _becomes(array: Any) -> int:
-    """Bytes of an array once its dictionaries are written out."""
+def becomes(array: Any) -> int:
+    """Bytes of an array of Arrow once its dictionaries are written out."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -209,7 +213,7 @@ def _becomes(array: Any) -> int:
         lengths = pc.binary_length(array.dictionary)
         return int(pc.sum(pc.cast(pc.take(lengths, array.indices), "int64")).as_py() or 0)
     if pa.types.is_struct(kind):
-        return sum(map(_becomes, array.flatten()))
+        return sum(map(becomes, array.flatten()))
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return _becomes(array.flatten())
+        return becomes(array.flatten())
     return int(array.nbytes)

@@ -7,18 +7,19 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset, Features, List, Value, concatenate_datasets
+from datasets import ClassLabel, Dataset, Features, List, Value, concatenate_datasets
 
 from hf_finetune.console import say
 from hf_finetune.data.bands import holds_arrays
 from hf_finetune.data.checks import inspect
-from hf_finetune.data.columns import Columns, find_columns, holds_paths
+from hf_finetune.data.columns import Columns, find_columns, holds_paths, is_list
 from hf_finetune.data.label_columns import RawLabels, encode_labels, find_label_space, read_labels
 from hf_finetune.data.labels import LabelSpace
 from hf_finetune.data.load import TaskData, are_natural, fingerprint_of, leave_out_broken, warnings_of
 from hf_finetune.data.ranks import first_on_each_machine
 from hf_finetune.data.roles import LabeledSplit
 from hf_finetune.data.shards import RowSource
+from hf_finetune.data.shown import shown
 from hf_finetune.data.split_names import settle_splits
 from hf_finetune.data.stream_choice import Chosen, all_over, choose
 from hf_finetune.data.stream_sources import open_stream
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 EVAL_ROWS = 2_000  # of a split that scores, where data.max_eval_samples says nothing
 _HEAD = 1_000  # rows that tell which column is what
 _LABELS = 20_000  # rows that tell the labels, where the column's type does not
+_SAMPLE = 2_000  # rows that tell how labels are spread, where it does
 
 
 def load_stream(recipe: Recipe, source: Any = None) -> TaskData:
@@ -60,9 +62,11 @@ def load_stream(recipe: Recipe, source: Any = None) -> TaskData:
 
     splits = {"train": rows(train, data.train_split, chosen.train)}
     scored: dict[str, LabeledSplit] = {}
+    warnings: list[str] = []
     for role, named in (("validation", data.validation), ("test", data.test_split)):
         if isinstance(named, str):
-            other = _take(sources, named, "data.validation" if role == "validation" else "data.test_split")
+            other = _take(sources, named, "data.validation" if role == "validation" else "data.test_split", columns)
+            warnings += _same_files(train, other, named)
             held = all_over(other.sizes, data.max_eval_samples or EVAL_ROWS, recipe.data_seed, role)
             scored[role] = _in_memory(rows(other, named), held)
         elif named is not None and (role != "test" or recipe.evaluation.test):  # else held out, and left alone
@@ -79,7 +83,7 @@ def load_stream(recipe: Recipe, source: Any = None) -> TaskData:
         columns=columns,
         natural_images=are_natural(looked["validation"], space),
         skipped=skipped,
-        warnings=warnings_of(kept, looked, space, sample, data.problem_type),
+        warnings=warnings + warnings_of(kept, looked, space, sample, data.problem_type),
         fingerprint=_fingerprint(train, chosen.train, fingerprint_of(kept, looked, space)),
         whence={"train": data.train_split, "validation": data.validation, "test": data.test_split},
     )
@@ -94,11 +98,27 @@ def labels_of_stream(recipe: Recipe) -> LabelSpace:
     return _labels(train, _columns(train, recipe, data), data, recipe.data_seed)[0]
 
 
-def _take(sources: Mapping[str, RowSource], name: str, key: str) -> RowSource:
+def _take(sources: Mapping[str, RowSource], name: str, key: str, columns: Columns | None = None) -> RowSource:
     if name in sources:
+        wanted = [] if columns is None else [column for column in vars(columns).values() if column]
+        if lacking := [column for column in wanted if column not in sources[name].features]:
+            raise DataError(
+                f"{key}={name}: the split lacks the column '{shown(lacking[0])}' that training rows have. Its columns "
+                f"are: {', '.join(map(shown, sources[name].features))}."
+            )
         return sources[name]
     found = ", ".join(f"{split} ({int(source.sizes.sum()):,} rows)" for split, source in sources.items())
     raise DataError(f"{key}={name}: there is no such split. The splits are: {found}. Say {key}=NAME.")
+
+
+def _same_files(train: RowSource, other: RowSource, name: str) -> list[str]:
+    """Copies among streamed rows and those that score are not looked for; files that hold both are."""
+    files = set(getattr(train, "files", ()))
+    both = [file for file in getattr(other, "files", ()) if file in files]
+    if not both:
+        return []
+    count = "1 file" if len(both) == 1 else f"{len(both):,} files"
+    return [f"{count} of the {name} split train too, such as {shown(both[0], 200)}: its score flatters the model."]
 
 
 def _columns(train: RowSource, recipe: Recipe, data: Data) -> Columns:
@@ -121,11 +141,13 @@ def _columns(train: RowSource, recipe: Recipe, data: Data) -> Columns:
 
 def _labels(train: RowSource, columns: Columns, data: Data, seed: int) -> tuple[LabelSpace, list[Any]]:
     """What the model answers, and encoded labels of rows from all over the split."""
-    places = all_over(train.sizes, _LABELS, seed, "labels")
+    feature = train.features[columns.label]
+    are_told = isinstance(feature.feature if is_list(feature) else feature, ClassLabel)
+    places = all_over(train.sizes, _SAMPLE if are_told else _LABELS, seed, "labels")
     parts = []
     for chunk, offsets in places.items():
         table = train.read(chunk, [columns.label]).take(offsets)
-        parts.append(Dataset(table.cast(Features({columns.label: train.features[columns.label]}).arrow_schema)))
+        parts.append(Dataset(table.cast(Features({columns.label: feature}).arrow_schema)))
     rows = concatenate_datasets(parts)
     raw: RawLabels = read_labels(rows, columns.label)
     space = find_label_space(raw, columns.label, data.problem_type)
@@ -145,7 +167,8 @@ def _in_memory(rows: StreamedRows, held: Mapping[int, np.ndarray]) -> LabeledSpl
     kinds["label"] = List(number) if any(isinstance(target, list) for target in targets) else number
     inputs: dict[str, Any] = {role: [row.values[role] for row in found] for role in list(kinds)[1:-1]}
     table = Dataset.from_dict({"id": [row.id for row in found], **inputs, "label": targets}, features=Features(kinds))
-    return LabeledSplit(rows.name, table, targets, {row.id: row.fault for row in found if row.fault})
+    faults = {row.id: f"{row.fault}{rows.file_of(row.id)}" for row in found if row.fault}
+    return LabeledSplit(rows.name, table, targets, faults)
 
 
 def _fingerprint(train: RowSource, chosen: Chosen, scored: str) -> str:
@@ -157,10 +180,10 @@ def _fingerprint(train: RowSource, chosen: Chosen, scored: str) -> str:
 
 
 def _in_words(train: StreamedRows, kept: Mapping[str, Dataset]) -> str:
-    files = len(getattr(train.source, "files", ()))
-    where = f" of {files:,} files" if files else ""
+    files, chunks = len(getattr(train.source, "files", ())), len(train.chunks)
+    where = f" of {files:,} {'file' if files == 1 else 'files'}" if files else ""
     scored = ", ".join(f"{len(split):,} {role}" for role, split in kept.items())
     return (
-        f"note: {len(train):,} training rows stay in {len(train.chunks):,} chunks{where} and are read as they are "
-        f"needed; {scored} rows from all over their splits are in memory (data.max_eval_samples)."
+        f"note: {len(train):,} training rows stay in {chunks:,} {'chunk' if chunks == 1 else 'chunks'}{where} and are "
+        f"read as they are needed; {scored} rows from all over their splits are in memory (data.max_eval_samples)."
     )

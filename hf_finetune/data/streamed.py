@@ -22,7 +22,8 @@ from hf_finetune.data.shards import RowSource
 from hf_finetune.data.shown import shown
 from hf_finetune.errors import DataError
 
-_HELD = 72  # chunks that a process holds at most; see `stream_order.LANES`
+LANES, EACH_STEP = 64, 8  # open chunks, fewer where they are large; from how many of them a step takes its rows
+HELD_BYTES = 2**30  # of all open chunks together, about
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,9 @@ class StreamedRows:
         self._starts = self.ends - counts
         self._begins = np.concatenate([[0], np.cumsum(source.sizes)])
         self._inputs = {role: at for role in ("image", "text", "text_pair") if (at := getattr(columns, role))}
+        # Beside the open ones, chunks of which another reader has the rest.
+        open_ones = min(LANES, int(HELD_BYTES / max(self.weight, 1.0)))
+        self._most = max(EACH_STEP, open_ones) + EACH_STEP
         self._tables: OrderedDict[int, pa.Table] = OrderedDict()
         self._served: Counter[int] = Counter()
 
@@ -141,9 +145,12 @@ class StreamedRows:
 
     def place_of(self, row: int) -> str:
         """A row of the source in words, with its file."""
+        return f"row {row} of {self.name}{self.file_of(row)}"
+
+    def file_of(self, row: int) -> str:
+        """The file that a row of the source lies in, in brackets; nothing where there are none."""
         chunk = int(np.searchsorted(self._begins, row, side="right")) - 1
-        where = f" ({self.source.file_of(chunk)})" if hasattr(self.source, "file_of") else ""
-        return f"row {row} of {self.name}{where}"
+        return f" ({self.source.file_of(chunk)})" if hasattr(self.source, "file_of") else ""
 
     def with_format(self, kind: Any = None) -> StreamedRows:
         """Itself: rows are plain Python values."""
@@ -176,7 +183,7 @@ class StreamedRows:
             del self._served[chunk]
             return table
         self._tables[chunk] = table
-        if len(self._tables) > _HELD:
+        if len(self._tables) > self._most:
             self._tables.popitem(last=False)
         return table
 

@@ -12,7 +12,7 @@ from hf_finetune.recipes.schema import Recipe
 from hf_finetune.training.length_groups import length_groups
 from hf_finetune.training.mixed_sources import order_of_sources
 from hf_finetune.training.sampling import BalancedSampler
-from hf_finetune.training.stream_order import StreamOrder
+from hf_finetune.training.stream_order import StreamOrder, fit_workers
 
 if TYPE_CHECKING:
     from hf_finetune.data import TaskData
@@ -24,7 +24,9 @@ def order_of_rows(recipe: Recipe, task: TaskData, arguments: TrainingArguments, 
     if recipe.loss.sampling == "balanced":
         return BalancedSampler(task.train["label"], recipe.seed)
     if is_streamed(task.train):
-        return StreamOrder.of(cast("StreamedRows", task.train), arguments, recipe.seed)
+        order = StreamOrder.of(cast("StreamedRows", task.train), arguments, recipe.seed)
+        fit_workers(order, arguments, "dataloader_num_workers" in recipe.training.values())
+        return order
     if (mixed := order_of_sources(task, recipe.seed)) is not None:
         return mixed
     # transformers' own group_by_length draws from the global generator: a resumed run would see other rows.

@@ -11,17 +11,20 @@ The order is a function of (seed, epoch): a resumed run finds its place by count
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch.utils.data import Sampler
 
+from hf_finetune.console import say, warn
+from hf_finetune.data.streamed import EACH_STEP, HELD_BYTES, LANES
+
 if TYPE_CHECKING:
     from hf_finetune.data.streamed import StreamedRows
 
-_ACROSS, _TURNS = 8, 8  # lanes that a step takes its rows from, and steps until it takes from the same again
-_HELD = 2**30  # bytes of all open chunks together, about
+_ACROSS, _TURNS = EACH_STEP, LANES // EACH_STEP  # lanes of a step, and steps until it takes from the same again
 
 
 class StreamOrder(Sampler[int]):
@@ -39,7 +42,7 @@ class StreamOrder(Sampler[int]):
         self.ends = np.asarray(ends, dtype=np.int64)
         self.step, self.seed, self.epoch = step, seed, 0
         self.across = max(n for n in range(1, max(_ACROSS, processes) + 1) if step % n == 0)
-        turns = [n for n in (_TURNS, 4, 2) if n * self.across * weight <= _HELD * max(1, processes / _ACROSS)]
+        turns = [n for n in (_TURNS, 4, 2) if n * self.across * weight <= HELD_BYTES * max(1, processes / _ACROSS)]
         self.turns = turns[0] if turns else 1
 
     @classmethod
@@ -72,6 +75,29 @@ class StreamOrder(Sampler[int]):
             yield from np.concatenate([lane.take(each) for lane in lanes[first : first + self.across]]).tolist()
         for part in rows.between(borders[-1], len(self)):  # fewer than a step
             yield from part.tolist()
+
+
+def fit_workers(order: StreamOrder, arguments: Any, given: bool) -> None:
+    """Let each chunk be read by one loader worker: workers take batches in turn, and their number must go into turns.
+
+    Args:
+        order: of the rows.
+        arguments: of the Trainer; the number of workers is changed where the recipe does not give one.
+        given: whether it does.
+    """
+    workers, turns = arguments.dataloader_num_workers, order.turns * arguments.gradient_accumulation_steps
+    times = workers // math.gcd(workers, turns) if workers else 1
+    if times == 1:
+        return
+    fitting = max(count for count in range(1, workers + 1) if turns % count == 0)
+    if given:
+        warn(
+            f"training.dataloader_num_workers={workers}: each chunk of streamed rows is read by {times} of them; "
+            f"with {fitting} it would be read once."
+        )
+    else:
+        arguments.dataloader_num_workers = fitting
+        say(f"note: {fitting} loader workers, so that each chunk of streamed rows is read by one of them.")
 
 
 class _Pass:
