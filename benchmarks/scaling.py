@@ -3,8 +3,9 @@
     python benchmarks/scaling.py --rounds 3
 
 The same work a process: the same batch, the same number of steps. Each process is pinned to a core of its own, the
-single one too, so that two have twice what one has. What is lost goes into averaging gradients and waiting for each
-other. Rounds of one and two alternate. Results: results/scaling.json.
+single one too. What is lost goes into averaging gradients and waiting for each other, and into what cores share
+(memory, caches, the clock): two runs beside each other that know nothing of each other (`apart`) tell the latter.
+Rounds of all three alternate. Results: results/scaling.json.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "scaling.json"
 _PINNED = """
 import os, sys
-os.sched_setaffinity(0, {int(os.environ["LOCAL_RANK"])})
+os.sched_setaffinity(0, {int(os.environ["LOCAL_RANK"]) + int(os.environ["FIRST_CORE"])})
 import torch
 torch.set_num_threads(1)
 from hf_finetune.cli import main
@@ -33,8 +35,9 @@ main()
 """
 
 
-def run(processes: int, args: argparse.Namespace, folder: Path) -> float:
+def run(processes: int, args: argparse.Namespace, folder: Path, first_core: int = 0) -> float:
     """Images a second of all processes together, between the first and the last step."""
+    output = folder / f"run{processes}_{first_core}"
     script = folder / "pinned.py"
     script.write_text(_PINNED)
     # Three processes hold what a step needs; `train` is the verb.
@@ -45,14 +48,21 @@ def run(processes: int, args: argparse.Namespace, folder: Path) -> float:
         *("data.max_eval_samples=64", f"training.max_steps={args.steps}", f"strategy={args.strategy}"),
         *(f"training.per_device_train_batch_size={args.batch}", "training.eval_strategy=steps"),
         *(f"training.eval_steps={args.steps}", "precision=no", "evaluation.bootstrap=0", "cache.prefix=off"),
-        *("data.validation=0.05", f"output_dir={folder / f'run{processes}'}"),
+        *("data.validation=0.05", f"output_dir={output}"),
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)}
+    more = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent), "FIRST_CORE": str(first_core)}
+    environment = {**os.environ, **more}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
-    metrics = json.loads((folder / f"run{processes}" / "metrics.json").read_text())["train"]
+    metrics = json.loads((output / "metrics.json").read_text())["train"]
     return float(metrics["samples_per_second"])
+
+
+def apart(args: argparse.Namespace, folder: Path) -> float:
+    """Images a second of two single processes at the same time."""
+    with ThreadPoolExecutor(2) as pool:
+        return sum(pool.map(lambda core: run(1, args, folder, core), (0, 1)))
 
 
 def main() -> None:
@@ -70,10 +80,13 @@ def main() -> None:
     for _ in range(args.rounds):
         with tempfile.TemporaryDirectory() as folder:
             one, two = run(1, args, Path(folder)), run(2, args, Path(folder))
-        rounds.append({"one": one, "two": two, "efficiency": two / (2 * one)})
+        with tempfile.TemporaryDirectory() as folder:
+            beside = apart(args, Path(folder))
+        told = {"efficiency": two / (2 * one), "of_apart": two / beside}
+        rounds.append({"one": one, "two": two, "apart": beside, **told})
         print(rounds[-1], flush=True)
     found = {
-        "efficiency": statistics.median(each["efficiency"] for each in rounds),
+        **{name: statistics.median(each[name] for each in rounds) for name in ("efficiency", "of_apart")},
         "rounds": rounds,
         **{name: value for name, value in vars(args).items() if name != "rounds"},
         "circumstances": circumstances(),

@@ -1,12 +1,15 @@
 """Evaluation keeps each answer once: off the device every few batches, and no copy of all of them on the host."""
 
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from trainer_samples import collate, trainer
-from transformers import trainer_pt_utils
+from transformers import Trainer, trainer_pt_utils
 
 from hf_finetune.evaluation import compute_metrics
 from hf_finetune.evaluation.predict import predict_logits
@@ -14,7 +17,7 @@ from hf_finetune.outputs import log_normalizer, probabilities
 from hf_finetune.training import losses
 from hf_finetune.training.arguments import DEFAULTS
 from hf_finetune.training.losses import loss_function, mean_loss
-from hf_finetune.training.whole_splits import in_order
+from hf_finetune.training.whole_splits import WholeSplits, in_order, least_padded
 
 
 def test_parts_become_the_split_and_are_given_up():
@@ -98,3 +101,26 @@ def test_rows_give_the_same_numbers_in_parts_of_any_size(monkeypatch):
 def test_rows_that_are_missing_or_come_twice_are_no_scores(rows):
     with pytest.raises(RuntimeError, match=r"of 4 rows|more than 4 rows"):
         in_order([np.zeros((n, 2)) for n in rows], np.arange(4))
+
+
+@given(rows=st.integers(1, 5000), batch=st.integers(1, 512), processes=st.integers(1, 8))
+def test_processes_compute_few_rows_twice(rows, batch, processes):
+    """Of accelerate's whole batches for every process, fewer than one row a process and round is computed again."""
+    size = least_padded(rows, batch, processes)
+    assert 1 <= size <= batch
+    rounds = -(-rows // (size * processes))
+    assert rounds <= -(-rows // (batch * processes)), "no more rounds than before"
+    if processes > 1:
+        assert rounds * size * processes - rows < rounds * processes
+    else:
+        assert size == batch
+
+
+def test_the_loaders_of_an_evaluation_have_that_size(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(Trainer, "_get_dataloader", lambda *told, **more: seen.update({told[2]: told[3]}))
+    trainer = WholeSplits.__new__(WholeSplits)
+    trainer.args = SimpleNamespace(world_size=2, dataloader_drop_last=True)
+    trainer._get_dataloader(dataset=range(64), description="Evaluation", batch_size=256, sampler_fn=None)
+    trainer._get_dataloader(dataset=range(64), description="Training", batch_size=256, is_training=True)
+    assert seen == {"Evaluation": 32, "Training": 256}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,12 +20,16 @@ class WholeSplits(Trainer):
 
     not_finite = np.zeros(0, np.int64)  # rows of the split evaluated last whose outputs are no numbers
 
-    def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> Any:
+    def _get_dataloader(
+        self, dataset: Any, description: str, batch_size: int, *args: Any, is_training: bool = False, **kwargs: Any
+    ) -> Any:
         """The Trainer's loader; `dataloader_drop_last` is for training: it would leave out evaluation samples."""
+        if not is_training and hasattr(dataset, "__len__"):
+            batch_size = least_padded(len(dataset), batch_size, self.args.world_size)
         drop_last = self.args.dataloader_drop_last
         self.args.dataloader_drop_last = drop_last and is_training
         try:
-            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+            return super()._get_dataloader(dataset, description, batch_size, *args, is_training=is_training, **kwargs)
         finally:
             self.args.dataloader_drop_last = drop_last
 
@@ -61,6 +66,18 @@ class WholeSplits(Trainer):
         if not whole:
             join(found.predictions, found.label_ids)
         return found._replace(**whole)
+
+
+def least_padded(rows: int, batch_size: int, processes: int) -> int:
+    """The batch size, at most the given one, with which processes compute the fewest rows twice.
+
+    accelerate gives every process whole batches, the last ones filled up with rows that others have: of 64 rows in
+    batches of 256 two processes would compute 512.
+    """
+    if processes < 2 or rows < 1:
+        return batch_size
+    batches = math.ceil(rows / (batch_size * processes))
+    return math.ceil(rows / (batches * processes))
 
 
 def in_order(parts: list[np.ndarray] | None, order: np.ndarray) -> np.ndarray | None:
