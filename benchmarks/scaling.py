@@ -26,12 +26,17 @@ from circumstances import circumstances
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "scaling.json"
 _PINNED = """
-import os, sys
+import os, sys, time
 os.sched_setaffinity(0, {int(os.environ["LOCAL_RANK"]) + int(os.environ["FIRST_CORE"])})
 import torch
+from torch.optim import optimizer
 torch.set_num_threads(1)
 from hf_finetune.cli import main
+steps = []
+optimizer.register_optimizer_step_pre_hook(lambda *_: steps.append(time.perf_counter()))
 main()
+if os.environ["LOCAL_RANK"] == "0":
+    print("STEPS", len(steps) - 1, steps[-1] - steps[0])
 """
 
 
@@ -55,8 +60,8 @@ def run(processes: int, args: argparse.Namespace, folder: Path, first_core: int 
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
-    metrics = json.loads((output / "metrics.json").read_text())["train"]
-    return float(metrics["samples_per_second"])
+    steps, seconds = done.stdout.split("STEPS", 1)[1].split()[:2]
+    return int(steps) * args.batch * processes / float(seconds)
 
 
 def apart(args: argparse.Namespace, folder: Path) -> float:
