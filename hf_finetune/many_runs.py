@@ -6,6 +6,7 @@ As in `commands.py`, each takes its words of the command line and gives the exit
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from hf_finetune import stopping
 from hf_finetune.command_words import PRECISIONS, Parser, parser_of, take_trust, writable
@@ -197,11 +198,14 @@ def _asked_for_checkpoint(pairs: list[str]) -> bool:
 
 
 def _several(pairs: list[str]) -> list[str] | None:
-    """The checkpoints of `model.checkpoint=[A,B]`; None where there is one or none."""
-    text = next((pair.removeprefix(_CHECKPOINT) for pair in reversed(pairs) if pair.startswith(_CHECKPOINT)), "")
-    if not text.strip().startswith("["):
+    """The checkpoints of `model.checkpoint=[A,B]`, or A,B as compare has it; None where there is one or none."""
+    text = next(
+        (pair.removeprefix(_CHECKPOINT) for pair in reversed(pairs) if pair.startswith(_CHECKPOINT)), ""
+    ).strip()
+    is_list = text.startswith("[")
+    if not is_list and ("," not in text or Path(text).exists()):
         return None
-    names = [name.strip().strip("'\"") for name in text.strip().removeprefix("[").removesuffix("]").split(",")]
-    if not text.strip().endswith("]") or not all(names) or len(set(names)) < len(names):
+    names = [name.strip().strip("'\"") for name in text.removeprefix("[").removesuffix("]").split(",")]
+    if is_list != text.endswith("]") or not all(names) or len(set(names)) < len(names):
         raise UserError(f"{_CHECKPOINT}{text}: a list of different checkpoints, such as [owner/one,owner/two]")
     return names

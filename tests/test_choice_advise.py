@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,16 @@ def test_it_says_it_for_people_and_for_programs(advice):
     assert told["strategy"] == advice.kind
     assert len(told["sentences"]) == 3
     assert told["options"][0]["forecast"]["low"] < told["options"][0]["forecast"]["high"]
+
+
+def test_a_weak_probe_does_not_accuse_the_labels(advice):
+    """What it would change it has confused: clean digits, of which it knows little, would be one in twenty."""
+
+    def told(probe):
+        return " ".join(words.sentences(replace(advice, measures=replace(advice.measures, noise=0.1, probe=probe))))
+
+    assert "hf-finetune doctor" in told(0.95)
+    assert "hf-finetune doctor" not in told(0.7)
 
 
 def test_nothing_is_trained_and_nothing_written(tmp_path, monkeypatch):
@@ -290,6 +301,8 @@ def test_the_verb_ranks_checkpoints(call):
         (("advise", "recipe=digits", "share=2"), "above 0 and below 1"),
         (("advise", "recipe=digits", "share=a"), "above 0 and below 1"),
         (("advise", "recipe=digits", "model.checkpoint=[a, a]"), "a list of different checkpoints"),
+        (("advise", "recipe=digits", "model.checkpoint=a,"), "a list of different checkpoints"),
+        (("advise", "recipe=digits", "model.checkpoint=package:a,package:b"), "None of these checkpoints can be used"),
         (("advise", "recipe=digits", "--json", "nowhere/advice.json"), "there is no folder nowhere"),
         (("doctor", "recipe=digits", "--json", "."), "is a folder"),
     ],

@@ -1,10 +1,12 @@
 """What is advised for data of known kind: corners, forecasts, costs, epochs, recipes. No model, no training."""
 
+from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from hf_finetune.choice import measures
 from hf_finetune.choice.advise import Advice
 from hf_finetune.choice.candidates import bit_steps, candidates, epochs_of, pairs_of, usual_epochs
 from hf_finetune.choice.cost import Pace, Rows, seconds_of
@@ -94,6 +96,15 @@ def test_only_the_first_probe_is_taken_when_the_time_is_up():
     assert found.middle_gain == 0.0
 
 
+def test_a_probe_that_would_end_too_late_is_not_begun(monkeypatch):
+    """By a clock that goes on by one whenever it is looked at."""
+    ticks = count()
+    monkeypatch.setattr(measures, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    found = measured(3.0, until=4.5)
+    assert len(found.curve) > 1
+    assert found.left_out[0] == "a linear probe of block 1 of 2"
+
+
 def test_sizes_of_classes_are_of_all_training_rows():
     assert measured(3.0, rows=40, whole=402).classes == {"a": 101, "b": 101, "c": 100, "d": 100}
 
@@ -171,10 +182,10 @@ def test_of_several_checkpoints_one_that_was_not_looked_at_comes_last():
     """Also behind one whose features explain numbers worse than their mean does."""
 
     def advice(probe):
-        measures = None if probe is None else measured(3.0)
-        if measures is not None:
-            measures.probe = probe
-        return Advice(None, measures, [Option("head", 1.0, None)], {}, PACE, 200, 10.0, 0.1)
+        found = None if probe is None else measured(3.0)
+        if found is not None:
+            found.probe = probe
+        return Advice(None, found, [Option("head", 1.0, None)], {}, PACE, 200, 10.0, 0.1)
 
     order = sorted([advice(0.4), advice(None), advice(-0.7)], key=_promise, reverse=True)
     assert [each.measures and each.measures.probe for each in order] == [0.4, -0.7, None]

@@ -4,8 +4,13 @@ import json
 
 import pytest
 
+from hf_finetune.advice.search_folder import SearchFolder
+from hf_finetune.advice.search_ray import _asking, _Driver
+from hf_finetune.advice.search_reading import read_space
+from hf_finetune.recipes import load_recipe
+
 pytest.importorskip("optuna", reason="needs optuna: pip install 'hf_finetune[search]'")
-pytest.importorskip("ray.tune", reason="needs Ray Tune: pip install 'hf_finetune[ray]'")
+Searcher = pytest.importorskip("ray.tune.search", reason="needs Ray Tune: pip install 'hf_finetune[ray]'").Searcher
 
 
 @pytest.mark.slow
@@ -37,3 +42,24 @@ def test_trials_run_on_both_machines_and_leave_the_same_files(call):
     for name in ("study.db", "best.yaml", "space.yaml", "shipped.yaml"):
         assert (folder / name).is_file()
     assert not [path for path in (folder / "trials").iterdir() if path.is_dir()]
+
+
+@pytest.mark.slow
+def test_a_recipe_that_cannot_be_run_ends_the_search_and_leaves_nothing_tried(tmp_path):
+    """Trials beside the first one fail of the same, and are tried again when it is mended."""
+    from hf_finetune.advice.search_study import Study
+
+    given = load_recipe("digits")
+    space = read_space("{training.weight_decay: [0, 0.1]}", given)
+    folder = SearchFolder(tmp_path)
+    study = Study(folder.study, space, given)
+    driver = _Driver(study, folder, 4)
+    searcher, _ = _asking(driver)
+    for name in ("a", "b"):
+        assert searcher.suggest(name)["number"] == "ab".index(name)
+    for name in ("a", "b"):
+        searcher.on_trial_complete(name, {"state": "failed", "reason": "no such column", "score": float("nan")})
+    assert driver.fault == "no such column"
+    assert searcher.suggest("c") == Searcher.FINISHED
+    assert study.tried() == []
+    assert Study(folder.study, space, given).ask().number == 0

@@ -174,6 +174,7 @@ class _Driver:
         ended = _ended(self.asked.pop(trial_id), result, error)
         if ended.number == 0 and ended.state == "failed":  # untold: mended, it begins anew
             self.fault = ended.reason
+        if self.fault is not None and ended.state == "failed":  # others fail of the same
             return
         told = self.study.tell(ended, bool(result.get("greater_is_better", True)))
         if ended.state != "pruned":  # a process that was ended may still be about to write
@@ -191,8 +192,8 @@ def _asking(driver: _Driver) -> tuple[Any, Any]:
     from ray.tune.search import Searcher
 
     class Asks(Searcher):  # type: ignore[misc]
-        def suggest(self, trial_id: str) -> dict[str, Any]:
-            return driver.suggest(trial_id)
+        def suggest(self, trial_id: str) -> dict[str, Any] | str:
+            return Searcher.FINISHED if driver.fault is not None else driver.suggest(trial_id)
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
             driver.completed(trial_id, result or {}, error)

@@ -76,7 +76,7 @@ class Measures:
         probe: its score with all training rows, foretold by the curve.
         chance: the score of always answering the commonest class; 0 of the other metrics.
         spread: effective rank of the head's input, as a share of what it could be.
-        noise: share of labels that are likely wrong.
+        noise: share of labels that a good probe finds wrong; what a weak one confuses counts too.
         seconds_a_row: of reading and the forward pass.
         left_out: what there was no time for.
     """
@@ -138,22 +138,26 @@ def probe_depths(found: Depths, targets: np.ndarray, task: Any, seed: int, until
         targets: of their rows.
         task: its labels and training rows, for the sizes of the classes.
         seed: of the learning curve's draws.
-        until: `time.perf_counter()` after which only the first probe is taken.
+        until: `time.perf_counter()` after which only the first probe is taken; what would likely end later is left out.
     """
     metric = METRICS[task.labels.problem_type]
     depths = [Depth(name, values.shape[1]) for name, values in zip(found.names, found.features, strict=True)]
     measures = Measures(metric, len(task.train), len(targets), sizes_of_classes(task), depths)
     measures.seconds_a_row = found.seconds
+    began = time.perf_counter()
     standard = [standardized(values) for values in found.features]
     probe = ridge(standard[-1], targets)
+    longest = time.perf_counter() - began
     measures.top.linear = measures.probe = probe.score
     measures.chance = _chance(targets) if metric == "accuracy" else 0.0
     measures.curve = [(len(targets), probe.score)]
     for name, step in _steps(measures, found, standard, targets, probe, seed):
-        if time.perf_counter() >= until:
+        began = time.perf_counter()
+        if began + longest >= until:
             measures.left_out.append(name)
         else:
             step()
+            longest = max(longest, time.perf_counter() - began)
     measures.probe = extrapolated(measures.curve, len(task.train))
     return measures
 

@@ -25,6 +25,7 @@ _MEANS = {
     "scratch": "trains everything from random weights, and uses nothing of the checkpoint",
 }
 _NOISY = 0.05
+_KNOWS = 0.8  # of the way from chance to perfection: of what a weaker probe would change, little is wrong
 _CLEAR = 0.05  # accuracies so far apart
 _NAMED = 3  # of what there was no time for
 
@@ -105,7 +106,8 @@ def _of_the_data(advice: Advice) -> list[str]:
     if measures.spread is not None:
         lines.append(f"the head's input spreads over {measures.spread:.0%} of its directions (100% is isotropic)")
     if measures.noise is not None:
-        lines.append(f"labels that are likely wrong: {measures.noise:.1%}")
+        why = "(they are wrong, or it cannot tell the classes)"
+        lines.append(f"labels that the probe would rather change: {measures.noise:.1%} {why}")
     if measures.left_out:
         first, more = measures.left_out[:_NAMED], len(measures.left_out) - _NAMED
         lines.append(f"no time for {', '.join(first)}{f' and {more} more' if more > 0 else ''} (share=... gives more)")
@@ -199,7 +201,8 @@ def _remarks(advice: Advice) -> list[str]:
                 f"note: the recipe's {given} epochs are few steps for {count:,} rows, and the forecasts are for about "
                 f"{usual}: training.num_train_epochs=null lets the advice choose."
             )
-    if advice.measures is not None and (advice.measures.noise or 0) >= _NOISY:
+    measures = advice.measures
+    if measures is not None and (measures.noise or 0) >= _NOISY and measures.above_chance >= _KNOWS:
         lines.append("note: `hf-finetune doctor` with the same words names the labels that are likely wrong.")
     return lines
 
