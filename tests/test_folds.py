@@ -26,6 +26,7 @@ from hf_finetune.errors import DataError, RecipeError, UserError
 from hf_finetune.evaluation.folds_predictor import predictor_of_folds
 from hf_finetune.publish.fold_scores import ensemble
 from hf_finetune.publish.report_answers import SINGLE, TaskAnswers
+from hf_finetune.runs import Run
 from hf_finetune.training import prefix_fill
 
 
@@ -188,10 +189,24 @@ def test_folds_are_scored_together_and_each_image_is_computed_once(tmp_path, mon
 
 def test_what_has_no_folds_cannot_answer_with_them(tmp_path):
     recipe = folded(tmp_path)
-    with pytest.raises(UserError, match=r"folds/1, .*folds/3 holds no finished run"):
+    with pytest.raises(UserError, match="tells of no cross_validation"):
         predictor_of_folds(tmp_path, recipe)
-    with pytest.raises(UserError, match=r"no evaluation\.cross_validation"):
-        predictor_of_folds(tmp_path, of_fold(recipe, 1))
+    (tmp_path / "metrics.json").write_text(json.dumps({"cross_validation": {"folds": 2}}))
+    with pytest.raises(UserError, match=r"folds/1, .*folds/2 is missing"):
+        predictor_of_folds(tmp_path, recipe)
+
+
+def test_folds_of_another_number_are_refused_before_any_is_run(tmp_path):
+    """One of two was refused as another run, the third was trained, and metrics.json kept the old two."""
+    recipe = folded(tmp_path)
+    two = recipe.with_overrides("evaluation.cross_validation=2")
+    place = tmp_path / "run" / "folds" / "1"
+    place.mkdir(parents=True)
+    (place / "recipe.yaml").write_text(of_fold(two, 1).to_yaml())
+    begun = []
+    with pytest.raises(UserError, match=r"runs of 2 folds, and evaluation\.cross_validation=3"):
+        advice_folds.with_folds(recipe, Run.__new__(Run), begun.append)
+    assert not begun
 
 
 def counting(put, computed):

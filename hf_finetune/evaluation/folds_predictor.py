@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -60,19 +61,14 @@ def predictor_of_folds(model: str | Path, recipe: Recipe | None, *, trust_remote
         trust_remote_code: run the checkpoints' code.
 
     Raises:
-        UserError: it has no folds, or not all are finished.
+        UserError: it has no folds, or not all are there.
     """
     from hf_finetune.model import load_finished
 
-    count = recipe.evaluation.cross_validation if recipe is not None else None
-    folders = tuple(Path(model) / "folds" / str(number) for number in range(1, (count or 0) + 1))
+    folders = tuple(Path(model) / "folds" / str(number) for number in range(1, _count(Path(model)) + 1))
     missing = [str(folder) for folder in folders if not (folder / "metrics.json").is_file()]
     if not folders or missing:
-        why = (
-            f"{', '.join(missing)} holds no finished run"
-            if missing
-            else "its recipe has no evaluation.cross_validation"
-        )
+        why = f"{', '.join(missing)} is missing" if missing else "its metrics.json tells of no cross_validation"
         raise UserError(f"{model} has no folds to answer together: {why}.")
     members = tuple(
         Predictor.of(load_finished(folder, trust_remote_code=trust_remote_code), recipe) for folder in folders
@@ -83,3 +79,12 @@ def predictor_of_folds(model: str | Path, recipe: Recipe | None, *, trust_remote
         raise UserError(f"{strange} answers with other labels than {folders[0]}: they cannot answer together.")
     settings = first.max_length, first.window_overlap, first.tta
     return FoldsPredictor(first.loaded, *settings, folds=folders, members=members)
+
+
+def _count(folder: Path) -> int:
+    """The folds that metrics.json tells of; 0 for none."""
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return 0
+    return int(metrics.get("cross_validation", {}).get("folds", 0))
