@@ -67,6 +67,9 @@ def predict(arguments: list[str]) -> int:
     parser.add_argument("--out", metavar="FILE", help="csv, jsonl or parquet by its ending; else standard output")
     parser.add_argument("--column", metavar="NAME", help="the column of a table to label")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="samples at a time (default 32)")
+    parser.add_argument(
+        "--folds", action="store_true", help="the mean of a run's folds answers (evaluation.cross_validation)"
+    )
     take_trust(parser)
     given = parser.parse_intermixed_args(arguments)
     if given.batch_size < 1:
@@ -79,6 +82,7 @@ def predict(arguments: list[str]) -> int:
         out=given.out,
         column=given.column,
         batch_size=given.batch_size,
+        folds=given.folds,
         trust_remote_code=given.trust_remote_code,
     )
 

@@ -71,7 +71,9 @@ class Run:
         """Its image processor or tokenizer."""
         return self._loaded.processor
 
-    def predict(self, inputs: Any, *, top: int | None = None, batch_size: int = 32, progress: bool = False) -> Any:
+    def predict(
+        self, inputs: Any, *, top: int | None = None, batch_size: int = 32, progress: bool = False, folds: bool = False
+    ) -> Any:
         """Answers for images or texts.
 
         Args:
@@ -80,6 +82,7 @@ class Run:
             top: the best so many labels for each input, in place of the answer alone.
             batch_size: inputs at a time.
             progress: show a bar.
+            folds: the mean of the models of its folds answers (`evaluation.cross_validation`).
 
         Returns:
             for each input: {"label", "score"} for classes, with "set" where the model makes prediction sets (in the
@@ -91,7 +94,7 @@ class Run:
                 text for a model that learned from pairs.
         """
         if not _is_many(inputs):
-            return self.predict([inputs], top=top, batch_size=batch_size, progress=progress)[0]
+            return self.predict([inputs], top=top, batch_size=batch_size, progress=progress, folds=folds)[0]
         values = list(inputs)
         if not values:
             return []
@@ -101,11 +104,12 @@ class Run:
                 f"The model takes pairs of texts ({data.text}, {data.text_pair}), and single texts were given. "
                 "Give (text, pair) tuples."
             )
-        answers = self._predictor.answer(values, batch_size, "predicting" if progress else None)
+        predictor = self._folds if folds else self._predictor
+        answers = predictor.answer(values, batch_size, "predicting" if progress else None)
         if answers.errors:
             row, reason = next(iter(answers.errors.items()))
             raise UserError(f"{len(answers.errors)} of {len(values)} inputs cannot be read; number {row}: {reason}")
-        return self._predictor.in_words(answers, top)
+        return predictor.in_words(answers, top)
 
     def evaluate(self, *overrides: str) -> dict[str, Any]:
         """Metrics with intervals on the run's test split, or on other data: run.evaluate("data.dataset=new.csv")."""
@@ -130,6 +134,12 @@ class Run:
         from hf_finetune.evaluation.predictor import Predictor
 
         return Predictor.of(self._loaded, self.recipe)
+
+    @cached_property
+    def _folds(self) -> Predictor:
+        from hf_finetune.evaluation.folds_predictor import predictor_of_folds
+
+        return predictor_of_folds(self.path, self.recipe, trust_remote_code=self._trust)
 
     def __repr__(self) -> str:
         split = "test" if "test" in self.metrics else "validation"

@@ -143,3 +143,25 @@ def test_what_was_not_equal_after_all_is_said(call):
     file.write_text(json.dumps(metrics))
     again = call("compare", *few, "strategy=features", "data.test_split=auto,null", "budget=0.001s", "output_dir=out")
     assert "the same number of processes" in again.stdout and "2: test_split=null" in again.stdout
+
+
+@pytest.mark.distributed
+@pytest.mark.long
+def test_on_two_processes_the_same_table_also_where_one_run_fails(call, run_in):
+    few = (*(pair for pair in JOB if not pair.startswith(("strategy", "precision"))), "precision=no")
+    job = (*few, "strategy=head,full", "model.checkpoint=package:digits-vit,./no-such", "training.optim=sgd",
+           "training.learning_rate=0.05")  # fmt: skip
+    size = "training.per_device_train_batch_size="
+    one = call("compare", *job, f"{size}16", "output_dir=one")
+    assert one.returncode == 0, one.stderr
+    torchrun = ("torchrun", "--standalone", "--nproc_per_node", "2", "-m", "hf_finetune.cli")
+    two = run_in(*torchrun, "compare", *job, f"{size}8", "output_dir=two")
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.count("comparing 4 x 2 seeds") == 1  # one rank speaks
+    first, second = (results_in(run_in.folder / name) for name in ("one", "two"))
+    assert [cell["score"] for cell in second["cells"]] == [cell["score"] for cell in first["cells"]]
+    assert second["pairs"] == first["pairs"]
+    assert [one["name"] for one in second["failed"]] == [one["name"] for one in first["failed"]]
+    again = run_in(*torchrun, "compare", *job, f"{size}8", "output_dir=two")
+    assert again.returncode == 0 and again.stdout.count("finished before") == 4, again.stderr
+    assert results_in(run_in.folder / "two")["cells"] == second["cells"]

@@ -68,7 +68,8 @@ def test_it_has_every_part(page):
         "Take lora", "91.1%, 92.1%, 93.1%", "std of seeds", "always bees", "Time against score", "Is it chance?",
         "real", "may be chance", "&lt; 0.0001", "log loss", "Validation accuracy", "freeze", "strategy.kind", "bitfit",
         "cut short", "A note.",
-        "the same 3 epochs each", "take this",
+        "Equal budgets: the same 3 epochs each.", "take this", "The same rows for both, t over seeds and rows.",
+        'title="no interval"',
     ]  # fmt: skip
     assert [part for part in wanted if part not in text] == []
     assert "method" not in text and "object at" not in text  # as a template shows a name that it does not know

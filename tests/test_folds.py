@@ -23,8 +23,10 @@ from hf_finetune.data import load_data
 from hf_finetune.data.folds import fold_numbers
 from hf_finetune.data.splits import hold_out
 from hf_finetune.errors import DataError, RecipeError, UserError
+from hf_finetune.evaluation.folds_predictor import predictor_of_folds
 from hf_finetune.publish.fold_scores import ensemble
 from hf_finetune.publish.report_answers import SINGLE, TaskAnswers
+from hf_finetune.runs import Run
 from hf_finetune.training import prefix_fill
 
 
@@ -177,8 +179,34 @@ def test_folds_are_scored_together_and_each_image_is_computed_once(tmp_path, mon
     mean = np.mean([np.stack(test["probabilities"]) for test in tests], axis=0)
     said = np.asarray(["a", "b", "c"])[mean.argmax(axis=1)]
     assert section["ensemble"]["accuracy"] == pytest.approx((said == tests[0]["label"]).mean())
+    key = "image" if family == "vit" else "text"
+    together = run.predict(load_data(run.recipe, data_for(family)).test[key][:], folds=True, top=3)
+    by_name = [{one["label"]: one["score"] for one in said} for said in together]
+    np.testing.assert_allclose([[said[name] for name in "abc"] for said in by_name], mean, atol=1e-5)
     assert "### Cross-validation" in (run.path / "README.md").read_text()
     assert run.metrics["test"]["samples"] == 10  # the run itself is as ever
+
+
+def test_what_has_no_folds_cannot_answer_with_them(tmp_path):
+    recipe = folded(tmp_path)
+    with pytest.raises(UserError, match="tells of no cross_validation"):
+        predictor_of_folds(tmp_path, recipe)
+    (tmp_path / "metrics.json").write_text(json.dumps({"cross_validation": {"folds": 2}}))
+    with pytest.raises(UserError, match=r"folds/1, .*folds/2 is missing"):
+        predictor_of_folds(tmp_path, recipe)
+
+
+def test_folds_of_another_number_are_refused_before_any_is_run(tmp_path):
+    """One of two was refused as another run, the third was trained, and metrics.json kept the old two."""
+    recipe = folded(tmp_path)
+    two = recipe.with_overrides("evaluation.cross_validation=2")
+    place = tmp_path / "run" / "folds" / "1"
+    place.mkdir(parents=True)
+    (place / "recipe.yaml").write_text(of_fold(two, 1).to_yaml())
+    begun = []
+    with pytest.raises(UserError, match=r"runs of 2 folds, and evaluation\.cross_validation=3"):
+        advice_folds.with_folds(recipe, Run.__new__(Run), begun.append)
+    assert not begun
 
 
 def counting(put, computed):

@@ -6,12 +6,13 @@ train is so predicted once by a model that has not seen it, and the mean of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_finetune.advice.trials import run_trials
 from hf_finetune.console import is_main_process, say, warn
+from hf_finetune.errors import UserError
 
 if TYPE_CHECKING:
     from hf_finetune.recipes import Recipe
@@ -53,20 +54,38 @@ def with_folds(recipe: Recipe, run: Run, finetune: Callable[[Recipe], Run], trus
         trust_remote_code: run the code of `evaluate:ID`.
 
     Raises:
+        UserError: the run has another number of folds already.
         Stopped, DiskError: see `run_trials`; the same command goes on.
     """
     count = recipe.evaluation.cross_validation
     assert count is not None
     plan = {f"fold {number}": of_fold(recipe, number) for number in range(1, count + 1)}
+    from hf_finetune.training.agreement import together
+
+    together(_check_count, recipe, plan.values())
     say(f"{count} folds of train, in {run.path / FOLDER}:")
     trials = run_trials(plan, finetune)
     failed = [trial for trial in trials.values() if trial.run is None]
     if failed:  # a part of the rows is no out-of-fold prediction of all
         reasons = "; ".join(f"{trial.name}: {trial.reason.splitlines()[0]}" for trial in failed)
-        warn(f"no cross_validation in metrics.json: {len(failed)} of {count} folds failed ({reasons}).")
+        warn(f"cross_validation is not scored: {len(failed)} of {count} folds failed ({reasons}).")
         return run
     done = {number: trial.run for number, trial in enumerate(trials.values(), start=1) if trial.run is not None}
     return _gathered(recipe, run, done, trust_remote_code)
+
+
+def _check_count(recipe: Recipe, plan: Iterable[Recipe]) -> None:
+    """Raise a UserError where the folders hold other folds: one of five is none of three."""
+    from hf_finetune.recipes import load_recipe
+
+    for fold in plan:
+        file = Path(fold.output_dir) / "recipe.yaml"
+        found = load_recipe(str(file)).data.fold if file.is_file() else fold.data.fold
+        if found is not None and found != fold.data.fold:
+            raise UserError(
+                f"{Path(fold.output_dir).parent} holds the runs of {found[1]} folds, and evaluation.cross_validation="
+                f"{recipe.evaluation.cross_validation}: give {found[1]} or another output_dir, or delete that folder."
+            )
 
 
 def _gathered(recipe: Recipe, run: Run, folds: dict[int, Run], trust_remote_code: bool) -> Run:

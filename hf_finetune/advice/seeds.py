@@ -58,7 +58,8 @@ def with_more_seeds(recipe: Recipe, run: Run, finetune: Callable[[Recipe], Run])
     """
     others = range(recipe.seed + 1, recipe.seed + recipe.seeds)
     plan = {f"seed {seed}": at_seed(recipe, seed) for seed in others}
-    say(f"{len(plan)} more seeds ({others[0]} to {others[-1]}) on the same rows, in {run.path / FOLDER}:")
+    more = f"{len(plan)} more seeds ({others[0]} to {others[-1]})" if len(plan) > 1 else f"one more seed ({others[0]})"
+    say(f"{more} on the same rows, in {run.path / FOLDER}:")
     trials = run_trials(plan, finetune)
     return gathered(recipe, {recipe.seed: Trial("", recipe, run), **dict(zip(others, trials.values(), strict=True))})
 

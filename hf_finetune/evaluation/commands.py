@@ -192,6 +192,7 @@ def predict_command(
     out: str | None = None,
     column: str | None = None,
     batch_size: int = BATCH_SIZE,
+    folds: bool = False,
     trust_remote_code: bool = False,
 ) -> int:
     """Predict images or texts and write a table, or print one.
@@ -205,6 +206,7 @@ def predict_command(
         out: a .csv, .tsv, .jsonl or .parquet file; the table is printed where left out.
         column: column of the tables among the inputs; `A,B` for pairs of texts. A run's own columns if None.
         batch_size: inputs at a time.
+        folds: the mean of the models of a run's folds answers (`evaluation.cross_validation`).
 
     Returns:
         exit code: 0, or 1 where an input could not be read; its row says why, and the others are predicted.
@@ -221,9 +223,14 @@ def predict_command(
         check_ending(out)
     if batch_size < 1:
         raise UserError(f"--batch-size {batch_size}: at least 1.")
-    predictor = predictor_of(load_finished(model, trust_remote_code=trust_remote_code), model)
     columns = [name.strip() for name in column.split(",")] if column else []
     run = recipe_in(model)
+    if folds:
+        from hf_finetune.evaluation.folds_predictor import predictor_of_folds
+
+        predictor: Predictor = predictor_of_folds(model, run, trust_remote_code=trust_remote_code)
+    else:
+        predictor = predictor_of(load_finished(model, trust_remote_code=trust_remote_code), model)
     found = gather_inputs(inputs, predictor.task, columns, run.data if run else None)
     return predict_all(predictor, found, model, out, batch_size)
 

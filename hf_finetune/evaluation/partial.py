@@ -158,8 +158,10 @@ def _of_model(predictor: Predictor, model: str) -> str:
 
     settings = (predictor.max_length, predictor.window_overlap, predictor.tta, predictor.names)
     found = hashlib.sha256(repr((settings, predictor.loaded.revision)).encode())
-    folder = Path(resolve_checkpoint(model))
-    files = sorted({file for pattern in _DECIDING for file in folder.glob(pattern)}) if folder.is_dir() else []
+    folders = [Path(resolve_checkpoint(model)), *getattr(predictor, "folds", ())]
+    files = sorted(
+        {file for pattern in _DECIDING for folder in folders if folder.is_dir() for file in folder.glob(pattern)}
+    )
     for file in files:
         with file.open("rb") as content:
             while block := content.read(1 << 20):

@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from hf_finetune.evaluation.paired import UNPAIRED
 from hf_finetune.files import write_whole
 from hf_finetune.publish.local_places import as_written, own_places, without
 from hf_finetune.publish.report_compare import settings_that_differ
@@ -20,12 +21,12 @@ _SECTIONS = (("take", "Which"), ("scores", "Scores"), ("tests", "Is it chance?")
              ("curves", "Learning"), ("failed", "Failed"), ("settings", "What differs"))  # fmt: skip
 _METHOD = {
     True: "The dot is the mean over seeds; the bar holds the true mean with 95% certainty, over other seeds and other "
-    "samples of this kind (Student's t over seeds and bootstrapped rows).",
-    False: "One seed each: the bar holds the score on other samples of this kind with 95% certainty (bootstrap), and "
-    "leaves out the chance of training.",
+    "samples of this kind (Student's t over seeds and bootstrapped rows; shares such as accuracy by Wilson).",
+    False: "One seed each: the bar holds the score on other samples of this kind with 95% certainty (shares by Wilson, "
+    "else the bootstrap), and leaves out the chance of training.",
 }
 _TESTS = (
-    "The same rows for both, {method}. p: how often chance alone would make such a difference; corrected by Holm for "
+    "{method}. p: how often chance alone would make such a difference; corrected by Holm for "
     "all pairs together. Below 0.05 it is called real."
 )
 
@@ -83,12 +84,19 @@ def view_of(found: Mapping[str, Any], runs: Sequence[Material]) -> dict[str, Any
         "cells": [_row(cell, found) for cell in cells],
         "baseline": _baseline(found),
         "pairs": [_pair(pair, metric) for pair in found["pairs"]],
-        "tests": _TESTS.format(method=", ".join(dict.fromkeys(pair["method"] for pair in found["pairs"]))),
+        "tests": _tests(found["pairs"]),
         "others": [_whiskers(found, name, name.replace("_", " ")) for name in cells[0]["metrics"] if name != metric],
         "figures": curves_of_runs(histories, metric),
         "failed": found["failed"],
         "settings": settings_that_differ(runs),
     }
+
+
+def _tests(pairs: Sequence[Mapping[str, Any]]) -> str:
+    methods = list(dict.fromkeys(pair["method"] for pair in pairs))
+    same = "" if UNPAIRED in methods else "The same rows for both, "
+    words = f"{same}{', '.join(methods)}"
+    return _TESTS.format(method=f"{words[:1].upper()}{words[1:]}")
 
 
 def _whiskers(found: Mapping[str, Any], metric: str, title: str) -> dict[str, Any]:

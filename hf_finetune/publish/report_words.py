@@ -53,7 +53,7 @@ def whiskers(part: dict[str, Any]) -> dict[str, Any]:
             "label": row["label"], "samples": row["samples"], "shown": number(row["score"], share),
             "at": 100 * (row["score"] - low) / span, "from": 100 * (left - low) / span,
             "width": 100 * (right - left) / span,
-            "said": f"95% between {number(left, share)} and {number(right, share)}",
+            "said": f"95% between {number(left, share)} and {number(right, share)}" if row["ci95"] else "no interval",
         })  # fmt: skip
     return {"name": part["name"], "metric": part["metric"].replace("_", " "), "rows": placed}
 
