@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ SLURM = FOLDER / "slurm.sh"
 def start(tmp_path):
     """Start the SLURM script; what is asked of scontrol and torchrun is written down."""
     programs = {
-        "srun": 'shift; exec "$@"',
+        "srun": f'echo "$SRUN_CPUS_PER_TASK" >{tmp_path}/cores; shift; exec "$@"',
         "scontrol": f'echo "$@" >>{tmp_path}/asked; [ "$1" = show ] && echo node1 && echo node2',
         "torchrun": f"""trap 'exit 1' TERM
 echo "$@" >{tmp_path}/torchrun; touch {tmp_path}/started
@@ -34,6 +35,7 @@ sleep 20 & wait""",
         program.write_text(f"#!/bin/bash\n{body}\n")
         program.chmod(0o755)
     job = {"SLURM_JOB_ID": "170001", "SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_GPUS_ON_NODE": "4"}
+    job["SLURM_CPUS_PER_TASK"] = "64"
 
     def run(*arguments, **environment):
         path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
@@ -60,6 +62,7 @@ def test_slurms_job_is_queued_again_unless_the_run_is_done(start, done):
     assert given[-3:] == ["hf_finetune/run.py", "recipe=cifar10", f"output_dir={start.folder / 'run'}"]
     assert "--nproc-per-node 4" in " ".join(given) and "--rdzv-endpoint node1:30001" in " ".join(given)
     assert_torchrun_takes(given)
+    assert (start.folder / "cores").read_text() == "64\n"  # of sbatch's --cpus-per-task srun knows nothing
 
 
 def test_slurms_job_says_where_output_dir_belongs(start):
@@ -82,6 +85,7 @@ def test_the_pods_of_kubernetes_find_each_other():
     assert given.rdzv_endpoint == f"{name}-0.{pod['subdomain']}:29500"  # how an indexed job names its first pod
     assert int(given.nnodes) == spec["parallelism"]
     assert int(given.nproc_per_node) == container["resources"]["limits"]["nvidia.com/gpu"]
+    assert given.module and importlib.util.find_spec(given.training_script)
     assert given.shutdown_timeout < pod["terminationGracePeriodSeconds"]
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
 

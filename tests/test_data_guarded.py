@@ -23,6 +23,7 @@ from hf_finetune.data.places import check_place
 from hf_finetune.data.scored_rows import load_test
 from hf_finetune.data.sizes import check_size
 from hf_finetune.data.sources import open_source
+from hf_finetune.data.stream_sources import open_stream
 from hf_finetune.errors import DataError
 
 HERE = {"bytes": encoded(photo(0)), "path": "0.png"}
@@ -155,7 +156,14 @@ def test_places_that_are_a_data_sets_own(tmp_path, monkeypatch):
             check_place(place, tmp_path)
 
 
-def test_a_file_that_says_where_to_read_is_not_followed(tmp_path, monkeypatch):
+def rows_of(folder, streaming):
+    """A folder as it is opened, or as it is streamed."""
+    data = make_recipe(str(folder), "text-classification", streaming=streaming).data
+    return open_stream(data) if streaming else open_source(data)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_file_that_says_where_to_read_is_not_followed(tmp_path, monkeypatch, streaming):
     """fsspec's file system `reference` opens what the file names."""
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)  # `datasets` calls every address remote
     (tmp_path / "secret.txt").write_text("a secret")
@@ -164,10 +172,11 @@ def test_a_file_that_says_where_to_read_is_not_followed(tmp_path, monkeypatch):
     place = f"reference://train.txt::{tmp_path}/data/ref.txt"
     (tmp_path / "data" / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: {place}\n---\n")
     with pytest.raises(DataError, match="outside of"):
-        open_source(make_recipe(str(tmp_path / "data"), "text-classification").data)
+        rows_of(tmp_path / "data", streaming)
 
 
-def test_an_address_of_a_card_is_not_asked(tmp_path):
+@pytest.mark.parametrize("streaming", [False, True])
+def test_an_address_of_a_card_is_not_asked(tmp_path, streaming):
     """Not for what it holds, and not for whether it is there: an inner service may act on being asked."""
     (tmp_path / "data").mkdir()
     with listening(lambda: None) as (place, asked):
@@ -175,7 +184,7 @@ def test_an_address_of_a_card_is_not_asked(tmp_path):
             card = f"configs:\n- config_name: default\n  data_files: {one}\n"
             (tmp_path / "data" / "README.md").write_text(f"---\n{card}---\n")
             with pytest.raises(DataError, match="outside of"):
-                open_source(make_recipe(str(tmp_path / "data"), "text-classification").data)
+                rows_of(tmp_path / "data", streaming)
     assert asked == []
 
 

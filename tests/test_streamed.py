@@ -17,10 +17,11 @@ from hf_finetune.data.columns import Columns
 from hf_finetune.data.image_samples import collate_images, image_samples
 from hf_finetune.data.labels import LabelSpace
 from hf_finetune.data.shards_tar import TarRows
+from hf_finetune.data.stream_choice import choose
 from hf_finetune.data.streamed import StreamedRows
 from hf_finetune.data.streamed_samples import StreamedImages
 from hf_finetune.errors import DataError, UserError
-from hf_finetune.recipes.schema import Recipe
+from hf_finetune.recipes.schema import Data, Recipe
 
 SPACE = LabelSpace("single_label_classification", tuple(NAMES))
 
@@ -86,6 +87,27 @@ def test_a_chunk_is_read_once_and_let_go_when_its_rows_have_come():
     assert source.reads == {0: 1, 1: 1, 2: 1}
     assert list(rows._tables) == [2]
     assert not pickle.loads(pickle.dumps(rows))._tables  # a loader's worker begins with none
+
+
+def test_few_training_rows_come_from_all_over_the_split():
+    """Shards in the order of their classes: whole chunks until there are enough rows were two of one class."""
+    sources = {"train": Made(sentences(900).select(sorted(range(900), key=lambda row: row % 3)), [30] * 30)}
+    recipe = make_recipe("memory:", streaming=True, validation=0.1, test_split=None, max_train_samples=60)
+    task = load_data(recipe, sources)
+    rows = task.train.read(range(len(task.train)))
+    assert len(rows) == 60 == len({row.id for row in rows})
+    assert not {row.id for row in rows} & set(task.validation["id"][:])
+    assert all(15 <= [row.label for row in rows].count(label) <= 25 for label in range(3))
+
+
+@pytest.mark.parametrize("limit", [1, 29, 500, 809])
+def test_a_limit_is_met_whatever_is_held_out(limit):
+    data = Data(dataset="x", validation=0.1, test_split=None, max_train_samples=limit)
+    chosen = choose(Made(sentences(900), [30] * 30), data, 0, 9999)
+    rows = [(chunk, row) for chunk in chosen.train.chunks.tolist() for row in range(30)]
+    rows = [(c, r) for c, r in rows if r not in chosen.train.left_out.get(c, ())]
+    assert len(rows) == limit
+    assert not {(c, r) for c, found in chosen.held["validation"].items() for r in found.tolist()} & set(rows)
 
 
 def test_few_of_large_chunks_are_held():

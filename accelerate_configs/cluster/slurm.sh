@@ -25,6 +25,8 @@ per_node="${SLURM_GPUS_ON_NODE:-1}"
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 port=$((20000 + SLURM_JOB_ID % 20000)) # two jobs may share a machine
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+# Since Slurm 22.05 srun does not take sbatch's --cpus-per-task: all processes and loader workers would share a core.
+export SRUN_CPUS_PER_TASK="${SRUN_CPUS_PER_TASK:-$SLURM_CPUS_PER_TASK}"
 
 # torchrun hands TERM on to its processes; they finish their step and save. Its exit code tells nothing about it.
 asked=

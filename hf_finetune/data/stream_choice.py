@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hf_finetune.recipes.schema import Data
 
 _PLACES = 64  # of a split that rows are taken from: each costs the reading of a chunk
+_MARKED = 10_000_000  # rows that are left out of chunks one by one, at most
 _TIMES = 4  # as many rows are in those places as are taken, where there are so many
 _STREAMS = {"labels": 11, "held": 12, "validation": 13, "test": 14, "train subset": 15}
 Places = dict[int, np.ndarray]  # of chunks, which of their rows, ascending
@@ -94,16 +95,21 @@ def all_over(sizes: np.ndarray, limit: int, seed: int, stream: str) -> Places:
     rng = np.random.default_rng([seed, _STREAMS[stream]])
     order = rng.permutation(np.flatnonzero(sizes > 0))
     enough = int(np.searchsorted(np.cumsum(sizes[order]), _TIMES * limit)) + 1
-    taken = order[: max(_PLACES, enough)]
-    taken = taken[np.argsort(sizes[taken], kind="stable")]  # what small ones lack, the large ones give
-    found: Places = {}
-    for place, chunk in enumerate(taken.tolist()):
-        share = -(-limit // (len(taken) - place))
-        count = min(share, int(sizes[chunk]), limit)
+    counts = _evenly(sizes, order[: max(_PLACES, enough)], limit)
+    return {
+        chunk: np.sort(rng.choice(int(sizes[chunk]), count, replace=False)) for chunk, count in sorted(counts.items())
+    }
+
+
+def _evenly(sizes: np.ndarray, chunks: np.ndarray, limit: int) -> dict[int, int]:
+    """How many rows of each chunk are taken, for `limit` together; what small ones lack, the large ones give."""
+    counts: dict[int, int] = {}
+    for place, chunk in enumerate(chunks[np.argsort(sizes[chunks], kind="stable")].tolist()):
+        count = min(-(-limit // (len(chunks) - place)), int(sizes[chunk]), limit)
         if count:
-            found[chunk] = np.sort(rng.choice(int(sizes[chunk]), count, replace=False))
+            counts[chunk] = count
         limit -= count
-    return dict(sorted(found.items()))
+    return counts
 
 
 def without(sizes: np.ndarray, held: Places) -> np.ndarray:
@@ -115,19 +121,28 @@ def without(sizes: np.ndarray, held: Places) -> np.ndarray:
 
 
 def _limited(sizes: np.ndarray, left: np.ndarray, held: Places, limit: int, seed: int) -> Chosen:
-    """Whole chunks at random until there are enough rows; of the last one, some of its rows."""
+    """Whole chunks at random until there are enough rows; where these would be few, as many rows of each of some more.
+
+    Shards often lie in the order of their classes: a few whole chunks would be of a few classes.
+    """
     rng = np.random.default_rng([seed, _STREAMS["train subset"]])
     order = rng.permutation(np.flatnonzero(left > 0))
     ends = np.cumsum(left[order])
-    count = int(np.searchsorted(ends, limit)) + 1
-    chunks, surplus = order[:count], int(ends[count - 1]) - limit
+    enough = int(np.searchsorted(ends, limit)) + 1
+    several = min(_PLACES, len(order), int(_MARKED * len(order) / ends[-1]))
+    if enough < several:
+        counts = _evenly(left, order[:several], limit)
+    else:
+        last = int(order[enough - 1])
+        counts = {last: int(left[last]) - (int(ends[enough - 1]) - limit)}
+    chunks = order[:enough] if enough >= several else np.asarray(list(counts))
     taken = np.isin(list(held), chunks)
     left_out = {chunk: held[chunk] for chunk, is_taken in zip(held, taken.tolist(), strict=True) if is_taken}
-    if surplus:
-        last = int(chunks[-1])
-        used = np.delete(np.arange(sizes[last]), held.get(last, np.zeros(0, np.int64)))
-        dropped = rng.choice(used, surplus, replace=False)
-        left_out[last] = np.sort(np.concatenate([held.get(last, np.zeros(0, np.int64)), dropped]))
+    for chunk, count in counts.items():
+        every = np.arange(sizes[chunk])
+        used = np.delete(every, held.get(chunk, np.zeros(0, np.int64)))
+        if count < len(used):
+            left_out[chunk] = np.setdiff1d(every, rng.choice(used, count, replace=False))
     return Chosen(np.sort(chunks), left_out)
 
 

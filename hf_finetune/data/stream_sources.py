@@ -18,7 +18,7 @@ from hf_finetune.data.shards_tar import TarRows
 from hf_finetune.data.shown import shown
 from hf_finetune.data.sources import expand, is_hub_name, nearest_path
 from hf_finetune.data.split_names import AUTO
-from hf_finetune.errors import DataError, UserError
+from hf_finetune.errors import DataError, UserError, unreachable
 
 if TYPE_CHECKING:
     from hf_finetune.recipes.schema import Data
@@ -88,10 +88,15 @@ def _of_builder(name: str, data: Data, folder: Path | None = None) -> dict[str, 
     except datasets.exceptions.DatasetNotFoundError as error:
         raise DataError(f"data.dataset={name}: the Hub has no such data set, or it is private. {error}") from error
     except (ConnectionError, OSError) as error:
-        raise UserError(
+        if folder is not None:
+            raise DataError(f"data.dataset={name}: {reason_of(error)}") from error
+        words = (
             f"data.dataset={name}: the Hub cannot be reached ({reason_of(error)}), and rows are streamed from there. "
             "data.streaming=false reads what the cache of HF_HOME holds."
-        ) from error
+        )
+        raise (unreachable(words) if isinstance(error, ConnectionError) else UserError(words)) from error
+    except DataError as error:
+        raise DataError(f"data.dataset={name}: {error}") from error
     except UserError:
         raise
     except Exception as error:  # a configuration that lacks, a README that cannot be read: it may be anything

@@ -9,6 +9,7 @@ both are started again, and go on. Of each: how the launchers ended, seconds, wh
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -19,6 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 _NODES = ("hfnode0", "hfnode1")
@@ -73,6 +76,15 @@ def start(rank: int, port: int, folder: Path, more: tuple[str, ...]) -> subproce
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True)
 
 
+def ended_by_hand(node: subprocess.Popen[str]) -> None:
+    """A launcher that is killed leaves its processes behind."""
+    everyone = [*psutil.Process(node.pid).children(recursive=True), psutil.Process(node.pid)]
+    for process in everyone:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    node.wait()
+
+
 def train(folder: Path, port: int, more: tuple[str, ...], out_for: float | None, wait: float = 300) -> dict[str, Any]:
     """Both nodes to their end; after the first checkpoint the cable is out for so many seconds (None: it stays in)."""
     began = time.monotonic()
@@ -91,7 +103,7 @@ def train(folder: Path, port: int, more: tuple[str, ...], out_for: float | None,
         try:
             node.wait(max(1.0, wait - (time.monotonic() - began)))
         except subprocess.TimeoutExpired:
-            node.kill()
+            ended_by_hand(node)
         ended.append(node.returncode)
     after = round(time.monotonic() - (pulled or began), 1)
     ip("-n", _NODES[1], "link", "set", _CABLES[1], "up")
