@@ -127,6 +127,9 @@ def _value(line: dict[str, Any]) -> str:
 
 
 def _table(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
+    if not lines:
+        yield "Not run yet."
+        return
     yield "| command | seeds | test rows | accuracy (95%) | seconds of a run |"
     yield "|---|---|---|---|---|"
     for line in lines:

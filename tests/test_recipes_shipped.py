@@ -11,6 +11,7 @@ from conftest import REPOSITORY
 import hf_finetune.recipes as recipes_package
 from hf_finetune.recipes import list_recipes, load_recipe
 from hf_finetune.recipes.json_schema import json_schema, schema_text
+from hf_finetune.recipes.schema import Expected
 from hf_finetune.recipes.shipped import shipped_files
 from hf_finetune.recipes.yaml_text import read_yaml
 
@@ -103,3 +104,16 @@ def test_no_recipe_hides_a_module_of_its_package():
     modules = {file.stem for file in (REPOSITORY / "hf_finetune" / "recipes").glob("*.py")}
     assert not modules & set(shipped_files())
     assert all(name.isidentifier() for name in shipped_files())
+
+
+def test_a_run_ends_with_what_its_recipe_expects():
+    from hf_finetune.training.scoring import Report
+
+    report = Report(
+        {"train": {"seconds": 1.0, "total_seconds": 2.0}, "test": {"accuracy": 0.9, "samples": 10}}, None, None
+    )
+    expected = Expected(metric="accuracy", split="test", value=0.91, interval=(0.9, 0.92), seeds=3)
+    line = "The recipe's own figure: test accuracy 0.9100 (95% between 0.9000 and 0.9200), mean of 3 seeds."
+    assert line in report.in_words(Path("run"), expected).splitlines()
+    assert "own figure" not in report.in_words(Path("run"))
+    assert load_recipe("digits").expected is not None
