@@ -84,7 +84,8 @@ def difference(
         told = spread(values, None, samples, of_rows=_alone(first, samples) + _alone(second, samples))
         return Difference(value, told.interval(), told.chance(), UNPAIRED)
     rows = first_rows - second_rows
-    told = spread(values, rows, samples, gap=share)
+    few = len(values) == 1 or not rows.any()  # then the resamples tell too little of the chance of the rows
+    told = spread(values, rows, samples, gap=share and few)
     if len(values) > 1:
         return Difference(value, told.interval(), told.chance(), OVER_SEEDS)
     found = rows[0][np.isfinite(rows[0])]
