@@ -120,6 +120,17 @@ def test_the_shipped_numbers_foretell_every_candidate():
     assert forecast("bitfit", Facts(0.8, 500, 0.0, 0.4, False)) is None
 
 
+def test_nothing_is_foretold_below_the_commonest_class():
+    found = measured(0.0, 0.0)
+    found.chance, found.probe = 0.6, 0.55
+    options = options_of(found, COSTS, text=True)
+    guesses = {option.kind: option.forecast for option in options}
+    assert forecast("scratch", Facts(0.55, 200, 0.0, 0.4, True)).high < 0.6
+    assert guesses["scratch"] == Forecast(0.6, 0.6, 0.6)
+    assert all(0.6 <= guess.low <= guess.score <= guess.high for guess in guesses.values())
+    assert options[0].kind != "head"  # whose features tell nothing
+
+
 def test_a_better_probe_promises_a_better_score():
     found = [forecast("full", Facts(probe, 500, 0.0, 0.4, False)).score for probe in (0.4, 0.6, 0.8, 0.95)]
     assert found == sorted(found)

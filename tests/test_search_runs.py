@@ -97,7 +97,8 @@ def test_only_the_winner_reads_the_test_split_and_a_killed_search_goes_on(job, c
 def test_an_interrupted_search_finds_what_an_uninterrupted_one_does(job, tmp_path, monkeypatch):
     """Trials, scores and what is given up; the trial that was interrupted goes on from its checkpoint."""
     (tmp_path / "test.csv").write_text((tmp_path / "train.csv").read_text())
-    recipe = load_recipe("sst2", *job[1:])
+    # After the one step of a large batch, at rate 0, all would be alike; and accuracies of so few rows often are.
+    recipe = load_recipe("sst2", *job[1:], "evaluation.best=loss", "training.per_device_train_batch_size=16")
     whole = search(recipe, finetune, space=SPACE, trials=4, out=tmp_path / "whole")
 
     save, saved = SealedTrainer._save_checkpoint, []

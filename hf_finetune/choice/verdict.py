@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from hf_finetune.choice.forecast import Facts, Forecast, forecast
@@ -77,7 +77,13 @@ def options_of(measures: Measures, seconds: Mapping[str, float], text: bool) -> 
     calibrated = measures.metric == "accuracy"
     facts = facts_of(measures, text)
     options = [Option(kind, cost, forecast(kind, facts) if calibrated else None) for kind, cost in seconds.items()]
-    return in_order(options, CORNERS[corner_of(measures)])
+    ordered = in_order(options, CORNERS[corner_of(measures)])  # before they are cut: below chance too some are better
+    return [replace(option, forecast=_from_chance(option.forecast, measures.chance)) for option in ordered]
+
+
+def _from_chance(guess: Forecast | None, chance: float) -> Forecast | None:
+    """The forecast from the commonest class's share on: log odds know nothing of it, and any training finds it."""
+    return guess and Forecast(*(max(value, chance) for value in (guess.score, guess.low, guess.high)))
 
 
 def in_order(options: list[Option], corner: tuple[str, ...]) -> list[Option]:
