@@ -18,8 +18,9 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
     line.partition("  #")[0] for block in re.findall(r"```\n(.*?)```", README, re.S) for line in block.splitlines()
 ]
+OF_THE_SEARCH = "trials="  # what is not a recipe's
 RECIPES = [
-    tuple(shlex.split(line.partition("recipe=")[2]))
+    tuple(word for word in shlex.split(line.partition("recipe=")[2]) if not word.startswith(OF_THE_SEARCH))
     for line in COMMANDS
     if " recipe=" in line and " compare " not in line
 ]
@@ -78,4 +79,6 @@ def test_verbs_on_a_finished_run_work_on_other_data(capsys):
         elif verb == "compare":
             assert len(plan_of(*[pair.removeprefix("recipe=") for pair in arguments[:1]], arguments[1:]).cells) == 3
         elif verb not in ("push", "reproduce", "demo", "serve", "export"):  # test_hub_*, test_demo_*, test_export_*
-            load_recipe(*[pair.removeprefix("recipe=") for pair in arguments if not pair.startswith("-")])
+            load_recipe(
+                *[pair.removeprefix("recipe=") for pair in arguments if not pair.startswith(("-", OF_THE_SEARCH))]
+            )
