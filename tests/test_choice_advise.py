@@ -106,6 +106,16 @@ def test_a_weak_probe_does_not_accuse_the_labels(advice):
     assert "hf-finetune doctor" not in told(0.7)
 
 
+def test_data_may_be_unlike_though_its_labels_are_read_off_well(advice):
+    """The middle reads them off so much better that the top has grown specific to something else."""
+    depths = [replace(depth, linear=0.99) for depth in advice.measures.depths[:-1]]
+    top = replace(advice.measures.top, linear=0.86)
+    found = replace(advice.measures, depths=[*depths, top], probe=0.86)
+    first = words.sentences(replace(advice, measures=found))[1]
+    assert "looks dissimilar" in first and "sees reads the labels off well" in first
+    assert "but a middle layer does it better" in first
+
+
 def test_nothing_is_trained_and_nothing_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = torch.get_rng_state()

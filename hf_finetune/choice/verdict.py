@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 TIE = 0.005  # accuracies so near are alike, and the cheaper strategy is taken
 MANY_ROWS, MANY_A_CLASS = 10_000, 1_000  # of training from which data is "much"
-_SIMILAR = 0.6  # of the way from chance to perfection that a probe of the head's input comes
+SIMILAR = 0.6  # of the way from chance to perfection that a probe of the head's input comes
 _AGAINST = 3.0  # a middle depth that is a point better counts as three points off that
 _USUAL_SPREAD = 0.4  # where it was not measured
 
@@ -52,7 +52,7 @@ def corner_of(measures: Measures) -> tuple[Amount, Likeness]:
     """
     rows, classes = measures.train_rows, len(measures.classes)
     much = rows >= MANY_ROWS or (classes > 0 and rows >= MANY_A_CLASS * classes)
-    return "much" if much else "little", "similar" if similarity(measures) >= _SIMILAR else "dissimilar"
+    return "much" if much else "little", "similar" if similarity(measures) >= SIMILAR else "dissimilar"
 
 
 def similarity(measures: Measures) -> float:

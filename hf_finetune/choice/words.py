@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_finetune.choice.candidates import batch_of, epochs_of, pairs_of, usual_epochs
 from hf_finetune.choice.forecast import origin_in_words
-from hf_finetune.choice.verdict import CORNERS, corner_of, similarity
+from hf_finetune.choice.verdict import CORNERS, SIMILAR, corner_of, similarity
 
 if TYPE_CHECKING:
     from hf_finetune.choice.advise import Advice
@@ -153,11 +153,12 @@ def _what_it_is_like(advice: Advice) -> str:
     if measures is None:
         return "1. A full fine-tuning of this data is so short that looking at the data first would not pay."
     amount, likeness = corner_of(measures)
-    why = "reads the labels off well" if likeness == "similar" else "does not read the labels off well"
-    better = " and a middle layer does it better" if measures.middle_gain >= 0.01 else ""
+    reads = measures.above_chance >= SIMILAR
+    why = "reads the labels off well" if reads else "does not read the labels off well"
+    better = f"{', but' if reads else ', and'} a middle layer does it better" if measures.middle_gain >= 0.01 else ""
     return (
         f"1. This is {amount} data ({measures.train_rows:,} rows), and it looks {likeness} to what the checkpoint "
-        f"knows: a simple classifier on what its last layer sees {why} ({measures.metric} {measures.probe:.2f}, "
+        f"knows: a linear model on what its last layer sees {why} ({measures.metric} {measures.probe:.2f}, "
         f"likeness {similarity(measures):.2f} of 1{better})."
     )
 
