@@ -35,6 +35,7 @@ from hf_finetune.training.optimizers import PlainOptimizer
 from hf_finetune.training.pace import PacedTrainer
 from hf_finetune.training.precision import Precision, launcher_shards_the_model
 from hf_finetune.training.progress import Progress
+from hf_finetune.training.sharding import shard_embeddings_once
 from hf_finetune.training.stages import Patience, Stages
 from hf_finetune.training.step_format import FormattedSteps
 from hf_finetune.training.stoppable import StoppableTrainer
@@ -113,6 +114,8 @@ class FinetuneTrainer(FiniteSteps, LeanTrainer, PacedTrainer, FormattedSteps, Wh
             own.append(Patience(patience, after=self.stages.share_before_last if self.stages else 0.0))
         # The Trainer would smooth the labels itself, after asking the model for a loss that ours does not compute.
         args.label_smoothing_factor = 0.0
+        if launcher_shards_the_model():
+            shard_embeddings_once(applied.model)
         super().__init__(
             model=applied.model,
             args=args,
