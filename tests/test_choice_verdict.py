@@ -215,6 +215,18 @@ def test_every_candidate_is_a_whole_recipe():
     assert epochs_of("head", found["head"], 450) == 22
 
 
+def test_a_new_linear_head_learns_fast_enough_for_its_few_steps():
+    """At 1e-3 it scored 0.38 on 90 rows of AG News, where its probe had 0.72."""
+    words = ("strategy=auto", "training.num_train_epochs=null")
+    rates = [
+        candidates(load_recipe("digits", *words, *more), 90, 12)[0]["head"].training.values()["learning_rate"]
+        for more in ((), ("model.head=mlp",))
+    ]
+    assert rates == [1e-2, 1e-3]
+    own, _ = candidates(load_recipe("digits", "strategy=head", "training.learning_rate=3e-4"), 90, 12)
+    assert own["head"].training.values()["learning_rate"] == 3e-4
+
+
 def test_what_the_recipe_says_stays():
     recipe = load_recipe(
         "digits", "strategy=lora", "strategy.r=4", "training.learning_rate=2e-3", "training.num_train_epochs=5"
