@@ -118,7 +118,7 @@ def test_groups_stay_together_in_every_share_that_is_held_out():
         ({"fold": [1, 5]}, {"cross_validation": 5}, "one of the folds"),
         ({}, {"cross_validation": 1}, "at least 2"),
         ({"group": "text", "text": "text"}, {}, "belongs together"),
-        ({"group": "patient", "streaming": "true", "text": "text"}, {}, r"data\.group .*all training rows"),
+        ({"group": "patient", "streaming": "true", "text": "text"}, {}, r"data\.group .*of one group"),
         ({"fold": [1, 5], "streaming": "true", "text": "text"}, {}, r"data\.fold .*all training rows"),
     ],
 )

@@ -51,14 +51,6 @@ def _folds(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield "data.fold", f"[{place}, {count}] must be [K, N]: the K-th of N folds, K from 1 to N, N at least 2"
         if recipe.evaluation.cross_validation is not None:
             yield "data.fold", "is one of the folds that evaluation.cross_validation runs: remove one of the two"
-    if data.streaming:
-        for name in ("group", "fold"):
-            if getattr(data, name) is not None:
-                yield (
-                    f"data.{name}",
-                    "needs a look at all training rows before training, which data.streaming=true saves: name splits "
-                    "that are made so, and remove it",
-                )
     if data.group is not None and data.group in (data.image, data.text, data.text_pair, data.label):
         yield (
             "data.group",
