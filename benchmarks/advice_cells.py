@@ -33,7 +33,7 @@ class Scored(NamedTuple):
 
 
 def scored(lines: Lines) -> list[Scored]:
-    """Cells that have an advice and at least three strategies; a strategy run twice counts with its last run."""
+    """Cells that have an advice, head, full and one more; a strategy that was run twice counts with its last run."""
     cells: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = defaultdict(dict)
     for line in lines:
         cells[(line["problem"], line["size"], line["checkpoint"], line["seed"])][line["what"]] = line
@@ -41,7 +41,7 @@ def scored(lines: Lines) -> list[Scored]:
     for (problem, size, _, _), runs in cells.items():
         advice = runs.get("advice")
         scores = {kind: run["accuracy"] for kind, run in runs.items() if kind != "advice"}
-        if advice is None or len(scores) < 3:
+        if advice is None or len(scores) < 3 or not {"head", "full"} <= scores.keys():
             continue
         evidence = advice["measures"]["depths"][-1]["evidence"]
         share = advice["seconds"] / advice["full_seconds"]

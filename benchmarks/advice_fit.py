@@ -205,6 +205,8 @@ def _misses(cells: Sequence[Scored]) -> str:
         own = [
             (cell, guess) for cell, guess in zip(cells, guesses, strict=True) if kind in cell.scores and kind in guess
         ]
+        if not own:  # BiT's rule is no strategy to be foretold
+            continue
         mean = np.mean([cell.scores[kind] for cell, _ in own])
         miss = np.mean([abs(cell.scores[kind] - guess[kind]) for cell, guess in own])
         lines.append(f"| {kind} | {len(own)} | {mean:.3f} | {100 * miss:.1f} points |")
