@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 
-_SELDOM = 100_000  # new objects between two looks, in place of 700 (2,000 from Python 3.12 on)
+_SELDOM = 100_000  # new objects between two looks, in place of Python's hundreds
 _usual: list[tuple[int, int, int]] = []
 
 

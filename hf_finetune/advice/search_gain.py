@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_finetune.evaluation.intervals import resample_counts
+from hf_finetune.evaluation.measures import log_loss
 from hf_finetune.evaluation.metrics import fit_shapes, statistics_of
 from hf_finetune.evaluation.statistic import Statistic, mean_of
 
@@ -102,19 +103,18 @@ def _statistic(outcome: Validated) -> Statistic | None:
     if not problem or outcome.metric.startswith("evaluate:"):
         return None
     if outcome.metric == "loss":
-        return None if problem == "regression" else mean_of(_losses(outcome))
+        return None if problem == "regression" else _loss(outcome)
     logits, labels = fit_shapes(outcome.logits, outcome.labels, problem)
     return statistics_of(logits, labels, problem, (outcome.metric,))[outcome.metric]
 
 
-def _losses(outcome: Validated) -> np.ndarray:
-    """Cross-entropy of each row; of several labels the mean of theirs."""
+def _loss(outcome: Validated) -> Statistic:
+    """Cross-entropy; of several labels the mean of theirs."""
+    if outcome.problem_type != "multi_label_classification":
+        return log_loss(outcome.logits, outcome.labels.astype(int))
     logits = outcome.logits.astype(float)
-    if outcome.problem_type == "multi_label_classification":
-        each: np.ndarray = np.logaddexp(0.0, logits) - logits * outcome.labels
-        return each.mean(axis=1)
-    total = np.logaddexp.reduce(logits, axis=1)
-    return np.asarray(total - logits[np.arange(len(logits)), outcome.labels.astype(int)])
+    each: np.ndarray = np.logaddexp(0.0, logits) - logits * outcome.labels
+    return mean_of(each.mean(axis=1))
 
 
 def _middle(values: np.ndarray) -> tuple[float, float] | None:
