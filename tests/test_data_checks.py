@@ -1,5 +1,6 @@
 """Broken rows are named or left out, copies are counted, and the inspection is done once."""
 
+import io
 import os
 
 import datasets
@@ -267,3 +268,52 @@ def test_multi_label_and_regression_splits(labels, problem_type, dtype):
     assert task.labels.problem_type == problem_type
     targets = {row["id"]: row["label"] for split in (task.train, task.validation, task.test) for row in split}
     assert targets[0] == dtype and len(targets) == 20
+
+
+def shown(pictures, stored=None):
+    content = [{"bytes": stored(picture) if stored else encoded(picture), "path": None} for picture in pictures]
+    rows = Dataset.from_dict({"image": content, "label": [n % 2 for n in range(len(content))]})
+    return rows.cast_column("image", Image(decode=False))
+
+
+def in_alpha(n, alpha):
+    image = photo(n).convert("RGBA")
+    image.putalpha(alpha)
+    return image
+
+
+def test_what_an_alpha_channel_alone_changes_is_a_copy_for_three_channels_and_none_for_four():
+    rows = shown([photo(1), in_alpha(1, 255), in_alpha(1, 90), in_alpha(1, 91), in_alpha(2, 90)])
+    looked = checks.inspect(rows)
+    assert len(set(looked.digests)) == 2 and looked.digests[0] == looked.digests[3]
+    assert len(set(looked.contents)) == 4 and looked.contents[0] == looked.contents[1]
+    four = checks.inspect(rows, 4)
+    assert four.digests == four.contents == looked.contents
+
+
+def test_a_shape_in_the_alpha_channel_is_plain_for_three_channels_alone():
+    shape = photo(1).convert("RGBA")
+    shape.paste((0, 0, 0), (0, 0, *shape.size))
+    shape.putalpha(photo(1).convert("L"))
+    assert checks.inspect(shown([shape])).plain == [True]
+    assert checks.inspect(shown([shape]), 4).plain == [False]
+
+
+def test_the_fingerprint_changes_with_an_alpha_channel():
+    """Of a checkpoint that takes four channels by itself the recipe does not tell."""
+    prints = [
+        load_data(image_recipe("m", test_split=None), shown([in_alpha(n, alpha) for n in range(12)])).fingerprint
+        for alpha in (90, 91)
+    ]
+    assert prints[0] != prints[1]
+
+
+def test_the_same_numbers_of_another_type_are_another_image():
+    def stored(array):
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        return buffer.getvalue()
+
+    mask = np.random.default_rng(0).integers(0, 2, (8, 8), dtype=np.uint8)
+    looked = checks.inspect(shown([mask, mask.astype(bool), mask], stored))
+    assert looked.digests[0] == looked.digests[2] != looked.digests[1]

@@ -39,6 +39,7 @@ class Split:
         targets: the labels encoded; None where that cannot be.
         reasons: why rows have no target.
         strangers: class names that the train split does not have, and how often they occur.
+        channels: as `inspect` takes it.
     """
 
     name: str
@@ -48,11 +49,12 @@ class Split:
     targets: list[Any]
     reasons: dict[int, str]
     strangers: dict[str, int]
+    channels: int | None
 
     @cached_property
     def looked(self) -> Inspection:
         """What is in each row."""
-        return inspect(self.rows)
+        return inspect(self.rows, self.channels)
 
     @cached_property
     def facts(self) -> ImageFacts | None:
@@ -168,7 +170,7 @@ def _gather(recipe: Recipe, found: dict[str, Dataset]) -> Material:
     for role, named in (("train", data.train_split), ("validation", data.validation), ("test", data.test_split)):
         if isinstance(named, str) and named not in [split.name for split in splits]:
             try:
-                splits.append(_read(take_split(found, named, _ROLES[role]), named, columns, labels))
+                splits.append(_read(take_split(found, named, _ROLES[role]), named, columns, labels, recipe))
             except DataError as error:
                 if role == "train":
                     raise
@@ -178,7 +180,8 @@ def _gather(recipe: Recipe, found: dict[str, Dataset]) -> Material:
     return Material(recipe, labels, columns, splits, others, faults)
 
 
-def _read(source: Dataset, name: str, columns: Columns, labels: LabelSpace) -> Split:
+def _read(source: Dataset, name: str, columns: Columns, labels: LabelSpace, recipe: Recipe) -> Split:
     raw = labels_of(source, name, columns)
     targets, reasons, strangers = encode_labels(raw, labels)
-    return Split(name, source, canonical_rows(source, columns, targets, labels), raw, targets, reasons, strangers)
+    rows, channels = canonical_rows(source, columns, targets, labels), recipe.model.in_channels
+    return Split(name, source, rows, raw, targets, reasons, strangers, channels)

@@ -23,9 +23,15 @@ from hf_finetune.errors import DataError
 
 _NAMED = 10  # broken rows that an error names
 _MOST_TO_ONE = 200  # an image's sides; where the shorter one is resized to 224 pixels, the other would have 44,800
-_VERSION = "3"  # of what is looked at; part of the cache's key
+_VERSION = "4"  # of what is looked at; part of the cache's key
 _FEATURES = Features(
-    {"reason": Value("string"), "digest": Value("string"), "coloured": Value("bool"), "plain": Value("bool")}
+    {
+        "reason": Value("string"),
+        "digest": Value("string"),
+        "alpha": Value("string"),
+        "coloured": Value("bool"),
+        "plain": Value("bool"),
+    }
 )
 
 
@@ -35,58 +41,83 @@ class Inspection:
 
     Args:
         reasons: why a row cannot be used; None where it can.
-        digests: hash of the decoded pixels or of the stripped text and its pair, so that exact copies are equal.
+        digests: hash of what the model is shown, so that exact copies are equal: the decoded pixels, or the stripped
+            text and its pair.
+        alphas: hash of an alpha channel that the model is not shown; "" where there is none, or it is opaque.
         coloured: whether an image shows colour; False for text.
         plain: whether all pixels of an image are equal; False for text.
     """
 
     reasons: list[str | None]
     digests: list[str]
+    alphas: list[str]
     coloured: list[bool]
     plain: list[bool]
+
+    @property
+    def contents(self) -> list[str]:
+        """Hash of all that each row holds, whatever of it this run's model is shown."""
+        return [digest + alpha for digest, alpha in zip(self.digests, self.alphas, strict=True)]
+
+    def with_alpha(self) -> Inspection:
+        """As a model of four channels sees the rows: images that differ in their alpha channel alone are no copies."""
+        plain = [plain and not alpha for plain, alpha in zip(self.plain, self.alphas, strict=True)]
+        return Inspection(self.reasons, self.contents, [""] * len(self.alphas), self.coloured, plain)
 
     def select(self, places: Sequence[int]) -> Inspection:
         """What was found in these rows of the split."""
         return Inspection(
             [self.reasons[place] for place in places],
             [self.digests[place] for place in places],
+            [self.alphas[place] for place in places],
             [self.coloured[place] for place in places],
             [self.plain[place] for place in places],
         )
 
 
-def inspect(split: Dataset) -> Inspection:
-    """Decode every image fully, or check every text, once; the result is kept in the cache of `datasets`."""
+def inspect(split: Dataset, channels: int | None = None) -> Inspection:
+    """Decode every image fully, or check every text, once; the result is kept in the cache of `datasets`.
+
+    Args:
+        split: columns image, or text and perhaps text_pair.
+        channels: that the recipe gives the model; None leaves it to the checkpoint, of which RGB is expected.
+    """
     look = _inspect_images if "image" in split.column_names else _inspect_texts
     found = cached_pass(split, look, _FEATURES, "inspection", _VERSION, "Checking rows")
-    return Inspection(found["reason"], found["digest"], found["coloured"], found["plain"])
+    looked = Inspection(found["reason"], found["digest"], found["alpha"], found["coloured"], found["plain"])
+    return looked.with_alpha() if channels == 4 else looked
 
 
 def _inspect_images(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     rows = [_inspect_image(value) for value in batch["image"]]
-    return {
-        "reason": [row[0] for row in rows],
-        "digest": [row[1] for row in rows],
-        "coloured": [row[2] for row in rows],
-        "plain": [row[3] for row in rows],
-    }
+    return {name: [row[place] for row in rows] for place, name in enumerate(_FEATURES)}
 
 
-def _inspect_image(value: Any) -> tuple[str | None, str, bool, bool]:
+def _inspect_image(value: Any) -> tuple[str | None, str, str, bool, bool]:
+    """Reason, digest, alpha, coloured and plain of one image."""
     try:
         if is_bands(value):
             bands = load_bands(value)
-            digest = hashlib.blake2b(bands.tobytes(), digest_size=16, key=repr(bands.shape).encode()).hexdigest()
-            return None, digest, False, bool(bands.min() == bands.max())
-        image = decode_image(value)
+            # The type says what the numbers are shares of: true is white, and 1 of bytes is nearly black.
+            digest = _digest(bands, f"{bands.dtype.str} {bands.shape}")
+            return None, digest, "", False, bool(bands.min() == bands.max())
+        image = decode_image(value, None)
     except OSError as error:
-        return f"the image cannot be decoded: {why_undecodable(value, error)}", "", False, False
+        return f"the image cannot be decoded: {why_undecodable(value, error)}", "", "", False, False
     if (fault := shape_fault(image)) is not None:
-        return fault, "", False, False
-    digest = hashlib.blake2b(image.tobytes(), digest_size=16, key=b"%dx%d" % image.size).hexdigest()
+        return fault, "", "", False, False
+    size, alpha = f"{image.width}x{image.height}", ""
+    if image.mode == "RGBA":
+        channel = image.getchannel("A")
+        alpha = "" if channel.getextrema() == (255, 255) else _digest(channel, size)
+        image = image.convert("RGB")
     extrema: Any = image.getextrema()  # (lowest, highest) of each channel
     is_plain = all(lowest == highest for lowest, highest in extrema)
-    return None, digest, _shows_colour(image), is_plain
+    return None, _digest(image, size), alpha, _shows_colour(image), is_plain
+
+
+def _digest(pixels: Image.Image | np.ndarray, key: str) -> str:
+    return hashlib.blake2b(pixels.tobytes(), digest_size=16, key=key.encode()).hexdigest()
 
 
 def shape_fault(image: Image.Image) -> str | None:
@@ -121,6 +152,7 @@ def _inspect_texts(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     return {
         "reason": [row[0] for row in rows],
         "digest": [row[1] for row in rows],
+        "alpha": [""] * len(rows),
         "coloured": never,
         "plain": never,
     }

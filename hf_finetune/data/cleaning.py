@@ -36,6 +36,7 @@ class Cleaning:
         clean: the rules.
         labels: names of the classes.
         seed: of the rows that max_per_class keeps.
+        channels: as `inspect` takes it.
         dropped: {"split", "row", "path", "kind", "reason"} of each; `row` counts in the source split.
         looked_at: training rows before.
         contradictions: how many of the dropped copies had another label than the row that stays.
@@ -44,6 +45,7 @@ class Cleaning:
     clean: Clean
     labels: LabelSpace
     seed: int
+    channels: int | None = None
     dropped: list[dict[str, Any]] = field(default_factory=list)
     looked_at: int = 0
     contradictions: int = 0
@@ -74,7 +76,7 @@ class Cleaning:
             numbers of the training rows that stay, sorted.
         """
         self.looked_at = len(train.rows)
-        looked = inspect(train.rows)
+        looked = inspect(train.rows, self.channels)
         numbers = np.array(train.rows["id"][:], dtype=np.int64)
         found: dict[int, tuple[str, str]] = {}
         for place, kind, reason in [*self._empty(looked), *self._copies(train, looked, validation)]:
@@ -116,7 +118,9 @@ class Cleaning:
         self, train: LabeledSplit, looked: Inspection, validation: LabeledSplit | None
     ) -> Iterator[tuple[int, str, str]]:
         # Rows of a validation split come first, so that they are the originals.
-        splits = [(train, looked)] if validation is None else [(validation, inspect(validation.rows)), (train, looked)]
+        splits = [(train, looked)]
+        if validation is not None:
+            splits.insert(0, (validation, inspect(validation.rows, self.channels)))
         origins = [(split, row) for split, _ in splits for row in split.rows["id"][:]]
         before = len(origins) - len(train.rows)
         for copy in self._find_copies(splits):

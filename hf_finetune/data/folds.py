@@ -74,20 +74,25 @@ def _of_groups(classes: np.ndarray | None, groups: np.ndarray, count: int, seed:
     return found
 
 
-def look_once(chosen: Mapping[str, LabeledSplit], of_train: Sequence[str]) -> dict[str, Inspection]:
+def look_once(
+    chosen: Mapping[str, LabeledSplit], of_train: Sequence[str], channels: int | None = None
+) -> dict[str, Inspection]:
     """What is found in each split's rows; where there is a pool, its rows are looked at once for all that are of it.
 
     Args:
         chosen: by role.
         of_train: roles whose rows are of the pool.
+        channels: as `inspect` takes it.
     """
     pool = chosen.get(POOL)
     if pool is None:
-        return {role: inspect(split.rows) for role, split in chosen.items()}
-    whole = inspect(pool.rows)
+        return {role: inspect(split.rows, channels) for role, split in chosen.items()}
+    whole = inspect(pool.rows, channels)
     place = {row: number for number, row in enumerate(pool.rows["id"][:])}
     return {
-        role: whole.select([place[row] for row in split.rows["id"][:]]) if role in of_train else inspect(split.rows)
+        role: whole.select([place[row] for row in split.rows["id"][:]])
+        if role in of_train
+        else inspect(split.rows, channels)
         for role, split in chosen.items()
         if role != POOL
     } | {POOL: whole}

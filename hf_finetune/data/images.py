@@ -19,7 +19,7 @@ _THERE = _USUAL[:5]
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 
-def decode_image(value: bytes | str | Path | dict[str, Any] | Image.Image, mode: str = "RGB") -> Image.Image:
+def decode_image(value: bytes | str | Path | dict[str, Any] | Image.Image, mode: str | None = "RGB") -> Image.Image:
     """Decode an image fully, turn it upright by its EXIF tag and make it RGB (or L, or RGBA).
 
     For images of 8 bits a channel the result equals `transformers.image_utils.load_image`, which pipelines use (an
@@ -28,7 +28,7 @@ def decode_image(value: bytes | str | Path | dict[str, Any] | Image.Image, mode:
 
     Args:
         value: encoded bytes, a path, the `{"bytes", "path"}` of `datasets.Image(decode=False)`, or a PIL image.
-        mode: of the answer.
+        mode: of the answer; None for RGBA where the image can be transparent and RGB where not.
 
     Raises:
         OSError: if there is no image, or if it cannot be decoded to its last row.
@@ -42,6 +42,8 @@ def decode_image(value: bytes | str | Path | dict[str, Any] | Image.Image, mode:
             image = _to_eight_bits(image)
         elif image.mode == "P" and "transparency" in image.info:
             image = image.convert("RGBA")  # the same pixels, without Pillow's warning
+        if mode is None:
+            mode = "RGBA" if image.has_transparency_data else "RGB"
         return image.convert(mode)
     except OSError:
         raise

@@ -97,13 +97,15 @@ def load_data(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> Ta
         with bad_bytes_named(splits):
             columns = find_columns(take_split(splits, data.train_split, "data.train_split"), recipe.task, data)
             labels, sources = encode_splits(splits, data, columns)
-            cleaning = None if data.clean is None else Cleaning(data.clean, labels, recipe.data_seed)
+            cleaning = (
+                None if data.clean is None else Cleaning(data.clean, labels, recipe.data_seed, recipe.model.in_channels)
+            )
             pooled = data.fold is not None or recipe.evaluation.cross_validation is not None
             chosen = choose_rows(sources, labels, data, recipe.data_seed, cleaning, pooled)
             if not recipe.evaluation.test:
                 chosen.pop("test", None)  # a share of train: held out, so that nothing is trained on it
             held = ("train", "held_out", *(("validation",) if isinstance(data.validation, float) else ()))
-            looked = look_once(chosen, held)
+            looked = look_once(chosen, held, recipe.model.in_channels)
         pool, seen = usable(chosen[POOL], looked[POOL]) if pooled else (None, None)
         kept, looked, skipped = leave_out_broken(chosen, looked, data.on_error)
     return TaskData(
@@ -195,7 +197,7 @@ def warnings_of(
 
 
 def _content_of(looked: Inspection) -> str:
-    return hashlib.blake2b("\n".join(looked.digests).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b("\n".join(looked.contents).encode(), digest_size=16).hexdigest()
 
 
 def fingerprint_of(kept: Mapping[str, Dataset], looked: Mapping[str, Inspection], labels: LabelSpace) -> str:
@@ -203,7 +205,7 @@ def fingerprint_of(kept: Mapping[str, Dataset], looked: Mapping[str, Inspection]
     digest = hashlib.blake2b(repr((labels.problem_type, labels.names)).encode(), digest_size=16)
     for role in ROLES:
         if role in kept:
-            rows = zip(kept[role]["id"][:], looked[role].digests, kept[role]["label"][:], strict=True)
+            rows = zip(kept[role]["id"][:], looked[role].contents, kept[role]["label"][:], strict=True)
             digest.update(role.encode())
             digest.update("\n".join(f"{row} {content} {label}" for row, content, label in rows).encode())
     return digest.hexdigest()

@@ -71,7 +71,7 @@ def load_stream(recipe: Recipe, source: Any = None) -> TaskData:
             scored[role] = _in_memory(rows(other, named), held)
         elif named is not None and (role != "test" or recipe.evaluation.test):  # else held out, and left alone
             scored[role] = _in_memory(rows(train, data.train_split), chosen.held[role])
-    looked = {role: inspect(split.rows) for role, split in scored.items()}
+    looked = {role: inspect(split.rows, recipe.model.in_channels) for role, split in scored.items()}
     kept, looked, skipped = leave_out_broken(scored, looked, data.on_error)
     streamed = splits["train"]
     say(_in_words(streamed, kept))

@@ -78,11 +78,11 @@ def load_tasks(recipe: Recipe, source: Dataset | DatasetDict | None = None) -> T
 def _read(recipe: Recipe, source: TaskSource, labels: ManyLabels) -> _Read:
     data = source.data
     splits = encode_source(source, labels)
-    cleaning = None if data.clean is None else Cleaning(data.clean, labels, recipe.data_seed)
+    cleaning = None if data.clean is None else Cleaning(data.clean, labels, recipe.data_seed, recipe.model.in_channels)
     chosen = choose_rows(splits, labels, data, recipe.data_seed, cleaning)
     if not recipe.evaluation.test:
         chosen.pop("test", None)
-    looked = {role: inspect(split.rows) for role, split in chosen.items()}
+    looked = {role: inspect(split.rows, recipe.model.in_channels) for role, split in chosen.items()}
     return _Read(source, *leave_out_broken(chosen, looked, data.on_error), cleaning)
 
 
