@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 import torch
 from cache_samples import data_for, recipe_of
@@ -12,7 +15,7 @@ from test_training_trainer import Stop, train_and_interrupt
 from trainer_samples import Fixed, trainer, weights
 from transformers import TrainerCallback
 
-from hf_finetune import finetune
+from hf_finetune import finetune, stopping
 from hf_finetune.training.checkpoints import SEAL, WEIGHTS, newest_whole
 
 STEPS = {"save_strategy": "steps", "eval_strategy": "steps", "save_steps": 3, "eval_steps": 3}
@@ -168,3 +171,59 @@ def test_where_the_best_checkpoint_has_gone_the_best_of_those_that_are_there_is_
     assert "checkpoint-8, the best one so far, is gone or damaged: checkpoint-16 is it now" in capsys.readouterr().err
     for name, tensor in load_file(folder / f"checkpoint-{best}" / WEIGHTS).items():
         assert torch.equal(weights(again.model)[name], tensor), name
+
+
+RARELY_SAVED = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 2}
+
+
+def scored(folder, *scores, **settings):
+    run = trainer(folder, "vit", **{"num_train_epochs": 1, **RARELY_SAVED, **settings})
+    run.compute_metrics = Scores(*scores)
+    return run
+
+
+@pytest.mark.parametrize("limit", [1, pytest.param(None, marks=pytest.mark.slow)])
+def test_of_a_run_that_validates_more_often_than_it_saves_the_best_saved_step_is_kept(tmp_path, capsys, limit):
+    """Step 1 was the best and never saved: it was looked for after the last step, and again at the next start."""
+    scores = [0.9, 0.5, 0.8, 0.7, 0.8, 0.6, 0.95, 0.4]
+    whole = scored(tmp_path / "whole", *scores, save_total_limit=limit)
+    whole.train()
+    assert (whole.state.best_global_step, whole.state.best_metric) == (4, 0.7)
+    kept = load_file(tmp_path / "whole" / "checkpoints" / "checkpoint-4" / WEIGHTS)
+    for name, tensor in kept.items():
+        assert torch.equal(weights(whole.model)[name], tensor), name
+    killed = scored(tmp_path / "killed", *scores, save_total_limit=limit)
+    train_and_interrupt(killed, 4)  # behind step 2, which is the best one then
+    capsys.readouterr()
+    again = scored(tmp_path / "killed", *scores[2:], save_total_limit=limit)
+    again.train(resume_from_checkpoint=str(newest_whole(tmp_path / "killed" / "checkpoints")))
+    assert log_of(again) == log_of(whole) and "is gone or damaged" not in capsys.readouterr().err
+    assert (again.state.best_global_step, again.best_steps()) == (4, [4, 6, 2, 8])
+    for name, tensor in kept.items():
+        assert torch.equal(weights(again.model)[name], tensor), name
+
+
+def test_the_checkpoint_that_a_signal_leaves_where_none_is_due_is_not_chosen(tmp_path):
+    """Without the signal it would not be there."""
+    scores = [0.5, 0.6, 0.9, 0.7, 0.8, 0.7, 0.4, 0.5]
+
+    class Signal(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    stopped = scored(tmp_path, *scores)
+    stopped.add_callback(Signal())
+    with stopping.listening(), pytest.raises(stopping.Stopped):
+        stopped.train()
+    assert newest_step(tmp_path) == 3
+    again = scored(tmp_path, *scores[3:])
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoints" / "checkpoint-3"))
+    assert (again.state.best_global_step, again.best_steps(2)) == (4, [4, 6])
+
+
+@pytest.mark.slow
+def test_where_every_better_step_is_saved_the_others_are_not_chosen_either(tmp_path):
+    run = scored(tmp_path, 0.5, 0.7, 0.6, 0.8, 0.75, save_strategy="best")
+    run.train()
+    assert (run.state.best_global_step, run.best_steps()) == (4, [4, 2, 1])

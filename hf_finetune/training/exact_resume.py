@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerState
+from transformers.trainer_utils import SaveStrategy
 
-from hf_finetune.training.account import Account
+from hf_finetune.training.account import account_of
 from hf_finetune.training.sealed_trainer import SealedTrainer
 
 RUNNING = "running_loss.json"
@@ -54,8 +55,7 @@ class ExactTrainer(SealedTrainer):
     def _finalize_training(self, trial: Any, num_train_samples: Any, start_time: float) -> Any:
         """As the Trainer's, with the time of all legs."""
         self._take_up()
-        account = next(entry for entry in self.callback_handler.callbacks if isinstance(entry, Account))
-        return super()._finalize_training(trial, num_train_samples, start_time - account.seconds)
+        return super()._finalize_training(trial, num_train_samples, start_time - account_of(self).seconds)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """As the Trainer's, which asks after a step and, with the same step, at the end of an epoch.
@@ -70,6 +70,20 @@ class ExactTrainer(SealedTrainer):
         elif self._save_later:
             self._save_later, self.control.should_save = False, True
         super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """As the Trainer's, of steps that are saved alone: another one could not be gone back to at the end.
+
+        Known when it is validated, and written beside the scores: a checkpoint that a signal leaves changes nothing.
+        """
+        if self.args.save_strategy == SaveStrategy.BEST:
+            saved = better = super()._determine_best_metric(metrics, trial)
+        else:
+            saved = bool(self.control.should_save or self._save_later)
+            better = saved and super()._determine_best_metric(metrics, trial)
+        if not saved:
+            self._mark_unsaved()
+        return bool(better)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Beside the states of random numbers, the loss of the steps that are not logged yet, of each process."""

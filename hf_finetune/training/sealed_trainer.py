@@ -132,18 +132,23 @@ class SealedTrainer(Trainer):
             self.args.save_total_limit = limit
 
     def best_steps(self, count: int | None = None) -> list[int]:
-        """The steps with the best validation scores so far, the best first; of equals the earlier."""
+        """The saved steps with the best validation scores so far, the best first; of equals the earlier."""
         scores, sign = self._scores(), -1.0 if self.args.greater_is_better else 1.0
         return sorted(scores, key=lambda step: (sign * scores[step], step))[:count]
 
     def _scores(self) -> dict[int, float]:
-        """The validation scores so far, by step."""
+        """The validation scores of saved steps so far, by step."""
         name = f"eval_{self.args.metric_for_best_model}"
         return {
             int(entry["step"]): float(entry[name])
             for entry in self.state.log_history
-            if name in entry and entry[name] == entry[name]
+            if name in entry and entry[name] == entry[name] and entry.get("saved", True)
         }
+
+    def _mark_unsaved(self) -> None:
+        """The validation of this step leaves no checkpoint, and can be chosen neither now nor after a resume."""
+        name = f"eval_{self.args.metric_for_best_model}"
+        next(entry for entry in reversed(self.state.log_history) if name in entry)["saved"] = False
 
     def _choose_best_anew(self) -> None:
         """When a run goes on: where its best checkpoint has gone, the best one of those that are there is the best.
