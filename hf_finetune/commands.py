@@ -5,6 +5,8 @@ As in `run_commands.py` and `serving.py`, each takes its words of the command li
 
 from __future__ import annotations
 
+import math
+
 from hf_finetune.command_words import parser_of, take_model, take_pairs, take_trust, writable
 from hf_finetune.console import say
 from hf_finetune.disk import size_in_words
@@ -132,10 +134,19 @@ def cache(arguments: list[str]) -> int:
     given = parser.parse_intermixed_args(arguments)
     if given.action == "list" and (given.key is not None or given.older_than is not None):
         parser.error("KEY and --older-than belong to clear")
+    if given.older_than is not None and not 0 <= given.older_than < math.inf:
+        parser.error(f"--older-than={given.older_than:g}: give days, 0 or more")
 
-    from hf_finetune import prefix_store
+    from hf_finetune import prefix_store, remembered
 
     if given.action == "clear":
+        if given.key is not None:
+            keys = [entry.key[:12] for entry in prefix_store.entries() if given.key and entry.key.startswith(given.key)]
+            if len(keys) != 1:
+                which = f"begins {len(keys)} keys ({', '.join(keys)})" if keys else "begins no key"
+                parser.error(f"KEY={given.key!r} {which}: `hf-finetune cache` lists them; without KEY all are cleared")
+        elif given.older_than is None:
+            remembered.forget()
         gone, size, left = prefix_store.clear(given.key, given.older_than)
         rest = f"; {left} in use by a run, and left" if left else ""
         say(f"{gone} {'entry' if gone == 1 else 'entries'} cleared, {size_in_words(size)}{rest}")

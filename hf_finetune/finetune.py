@@ -137,6 +137,7 @@ def _run(
 
     loaded = _load_model(recipe, task, trust_remote_code)
     applied = apply_strategy(loaded, recipe)
+    training.check_head(recipe, applied, arguments.world_size, folder.recorded)
     kernels.enter_context(training.fast_kernels(applied.model, folder.recorded, arguments.train_batch_size))
     table = applied.table(rate)
     say(table)
@@ -169,7 +170,9 @@ def _run(
         report = training.score(recipe, task, trainer, samples, outcome, trust_remote_code)
     if checkpoint is None:  # else it is the last leg's alone
         report.metrics["train"] |= used
-    report.metrics["train"]["total_seconds"] = round(time.perf_counter() - started, 1)
+    report.metrics["train"]["total_seconds"] = round(
+        training.account_of(trainer).earlier + time.perf_counter() - started, 1
+    )
     report.metrics["train"] |= folder.accepted
     training.save(recipe, folder, task, loaded, applied, trainer, report, table, number_format.name)
     say(report.in_words(folder.path, recipe.expected))

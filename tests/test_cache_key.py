@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datasets
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from cache_samples import data_for, recipe_of, run
@@ -77,6 +79,47 @@ def test_a_custom_head_changes_no_name(tmp_path):
     assert place_of(Plain(), Border("vit.a", 0, shape)) != place_of(Plain(), Border("vit.b", 0, shape))
 
 
+def settings(config):
+    model = torch.nn.Module()
+    model.config = config
+    return prefix_key.settings_of(model)
+
+
+def test_labels_of_a_timm_model_change_no_features():
+    from transformers import TimmWrapperConfig
+
+    first, second = (
+        TimmWrapperConfig.from_dict({"architecture": "resnet18", "num_classes": len(names), "label_names": names})
+        for names in (["ant", "bee"], ["cat", "dog", "eel"])
+    )
+    assert first.to_dict() != second.to_dict()
+    assert settings(first) == settings(second)
+
+
+def test_another_pooling_makes_other_features():
+    from transformers import ViTConfig
+
+    from hf_finetune.model.custom_head import CustomHeadConfig
+
+    base = ViTConfig().to_dict()
+    mean, greatest = (CustomHeadConfig(base=base, pooling=pooling) for pooling in ("mean", "max"))
+    assert settings(mean) != settings(greatest)
+    wide = CustomHeadConfig(base=base, head={"kind": "mlp"}, pooling="mean")
+    assert settings(wide) == settings(mean)
+    assert settings(CustomHeadConfig(base=base, head={"kind": "mlp"})) == settings(ViTConfig())
+
+
+@pytest.mark.slow
+def test_each_pooling_keeps_its_own_features(tmp_path, capsys):
+    for number, pooling in enumerate(("mean", "max", "mean")):
+        recipe = recipe_of(tmp_path, "vit", "head", f"run{number}")
+        recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"pooling": pooling})})
+        finetune(recipe, data=data_for("vit"), precision="no")
+        said = capsys.readouterr().out
+        assert ("kept from an earlier run" in said) == (number == 2)
+        assert "computed again" not in said
+
+
 @pytest.mark.parametrize("family", ["vit", "bert"])
 def test_the_same_rows_are_filled_once(tmp_path, capsys, family):
     """Validation and test are the same rows: of one content, two splits have one entry."""
@@ -105,3 +148,28 @@ def test_rows_in_another_order_are_others(tmp_path, capsys):
     capsys.readouterr()
     finetune(recipe_of(tmp_path, "vit", "head", "second"), data=data, precision="no")
     assert "2 of 3 splits kept from an earlier run" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_another_alpha_channel_is_another_image(tmp_path, capsys):
+    def seen(alpha):
+        def put(row, place):
+            image = row["image"].convert("RGBA")
+            image.putalpha(alpha if place == 1 else 255)  # none of the three rows that are looked at again
+            return {"image": image}
+
+        return data_for("vit").map(put, with_indices=True)
+
+    def probabilities(name, data):
+        model = {"checkpoint": str(tmp_path / "vit"), "in_channels": 4}
+        finetune(recipe_of(tmp_path, "vit", "head", name, model=model), data=data, precision="no")
+        return pd.read_parquet(tmp_path / name / "predictions.parquet")["probabilities"].tolist()
+
+    data = seen(255)
+    before = probabilities("first", data)
+    data["test"] = seen(40)["test"]
+    capsys.readouterr()
+    after = probabilities("second", data)
+    assert "2 of 3 splits kept from an earlier run" in capsys.readouterr().out
+    assert not np.allclose(before[1], after[1], atol=1e-4)
+    np.testing.assert_allclose(before[2:], after[2:], atol=1e-5)

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from cache_samples import recipe_of, run, weights_of
+from test_cache_disk import entry as put_entry
 from test_cache_equal import DATA, assert_alike
 
 from hf_finetune import prefix_store as store
 from hf_finetune.cli import main
 from hf_finetune.errors import UserError
+from hf_finetune.remembered import FORMATS, recall, remember
 
 FILLED = "samples in"
 
@@ -146,3 +148,30 @@ def test_the_command_lists_and_clears(tmp_path, capsys):
     assert store.entries() == []
     assert main(["cache"]) == 0
     assert "no features are kept" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        ([""], "begins no key"),
+        (["nosuch"], "begins no key"),
+        (["ab"], "begins 2 keys (ab"),
+        (["--older-than=-5"], "0 or more"),
+        (["--older-than=nan"], "0 or more"),
+    ],
+    ids=str,
+)
+def test_nothing_is_cleared_by_mistake(words, fault, capsys):
+    for key in ("abc", "abd"):
+        put_entry(key)
+    assert main(["cache", "clear", *words]) == 2
+    assert fault in capsys.readouterr().err
+    assert len(store.entries()) == 2
+
+
+def test_clearing_all_forgets_what_was_measured():
+    remember(FORMATS, "model", ["bf16", "", False])
+    assert main(["cache", "clear", "--older-than", "9"]) == 0
+    assert recall(FORMATS, "model")
+    assert main(["cache", "clear"]) == 0
+    assert recall(FORMATS, "model") is None

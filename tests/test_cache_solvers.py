@@ -8,10 +8,12 @@ import re
 import numpy as np
 import pytest
 from cache_samples import TRAINING, data_for, recipe_of, run, weights_of
+from conftest import REPOSITORY
 from model_samples import save_checkpoint
 from pydantic import ValidationError
 from run_samples import break_off
 from sklearn.linear_model import LogisticRegression
+from strategy_samples import load, recipe_for
 from test_cache_equal import DATA, assert_alike
 
 from hf_finetune import finetune
@@ -19,8 +21,10 @@ from hf_finetune import prefix_store as store
 from hf_finetune.errors import UserError
 from hf_finetune.recipes.schema import Recipe
 from hf_finetune.runs import Run
-from hf_finetune.training import head_lbfgs, head_sweep
+from hf_finetune.strategy import apply_strategy
+from hf_finetune.training import check_head, head_lbfgs, head_sweep
 
+NAN = float("nan")
 SWEEP = {"kind": "head", "sweep": {"weight_decay": [0.0, 0.1]}}
 
 
@@ -52,15 +56,45 @@ def test_lbfgs_finds_scikit_learns_minimum(tmp_path, family):
     assert finished.metrics["train"]["classifier"] == "lbfgs"
 
 
-def test_lbfgs_chooses_its_weight_decay_on_validation(tmp_path):
-    finished = lbfgs(tmp_path, "vit", {}, sweep={"weight_decay": [0.01, 1.0, 100.0]})
+def test_lbfgs_chooses_its_weight_decay_on_validation(tmp_path, capsys):
+    """Of equals the largest, as strategy=features does; it took the first of the list."""
+    finished = lbfgs(tmp_path, "vit", {}, sweep={"weight_decay": [0.01, 0.01001, 1.0, 1.001, 100.0, 100.1]})
     facts = finished.metrics["train"]
     best = max(facts["tried"].values())
-    assert (
-        facts["tried"][f"{facts['weight_decay']:g}"]
-        == best
-        == pytest.approx(finished.metrics["validation"]["accuracy"])
-    )
+    assert best == pytest.approx(finished.metrics["validation"]["accuracy"])
+    equals = [float(decay) for decay, score in facts["tried"].items() if score == best]
+    assert len(equals) > 1 and facts["weight_decay"] == max(equals)
+    assert "at once  weight decay 100.1, 100, 1.001, 1, 0.01001, 0.01\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("scores", "greater", "chosen"),
+    [
+        ((0.7, 0.7, 0.6, 0.7), True, (1e-3, 0.1)),  # of equals the largest weight decay
+        ((0.7, 0.2, 0.2, 0.2), False, (1e-3, 0.1)),  # then the first
+        ((NAN, 0.2, NAN, 0.3), True, (1e-2, 0.1)),
+        ((NAN, NAN, 0.9, float("inf")), False, (1e-2, 0.0)),
+    ],
+)
+def test_a_sweep_takes_the_best_score_that_is_a_number(scores, greater, chosen):
+    pairs = [(1e-3, 0.0), (1e-3, 0.1), (1e-2, 0.0), (1e-2, 0.1)]
+    assert head_sweep.best_pair(pairs, scores, "accuracy", greater) == chosen
+
+
+def test_a_sweep_in_which_no_score_is_a_number_ends_in_words():
+    with pytest.raises(UserError, match=r"validation accuracy is no number for any .* of 0\.001 / 0, 0\.01 / 0\.1"):
+        head_sweep.best_pair([(1e-3, 0.0), (1e-2, 0.1)], [NAN, NAN], "accuracy", True)
+
+
+@pytest.mark.slow
+def test_a_head_whose_loss_comes_to_be_no_number_is_out(tmp_path):
+    """Its first epoch, of one step at rate 0, has a score; a run of its own would end in the second."""
+    strategy = {"kind": "head", "sweep": {"learning_rate": [1e38, 1e-9]}}
+    training = {"num_train_epochs": 3, "per_device_train_batch_size": 24, "warmup_steps": 1}
+    run = without(tmp_path, "vit", strategy, "sweep", ("learning_rate",), training=training)
+    swept = run.metrics["train"]["sweep"]
+    assert [tried["score"] is None for tried in swept["tried"]] == [True, False]
+    assert swept["learning_rate"] == 1e-9
 
 
 @pytest.mark.parametrize("family", ["vit", "bert"])
@@ -85,6 +119,28 @@ def test_a_sweep_is_as_many_separate_runs(tmp_path, capsys, family):
     assert_alike(swept, separate[min(losses, key=lambda pair: losses[pair])])
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        pytest.param("cosine_with_min_lr", {"min_lr": 8e-4}, marks=pytest.mark.slow),
+        pytest.param("polynomial", {"lr_end": 8e-4, "power": 2.0}, marks=pytest.mark.long),
+    ],
+)
+def test_each_head_of_a_sweep_has_the_floor_of_its_own_rate(tmp_path, kind, options):
+    """`min_lr` and `lr_end` are another share of each rate; of torch's 1e-3, all heads had one, 0.8."""
+    sections = {"evaluation": {"bootstrap": 0, "best": "loss"}}
+    training = {"num_train_epochs": 6, "warmup_steps": 0, "lr_scheduler_type": kind, "lr_scheduler_kwargs": options}
+    rates = (1e-3, 2e-2)
+    losses = []
+    for rate in rates:
+        alone = run(tmp_path, "vit", "head", f"{rate}", training={**training, "learning_rate": rate}, **sections)
+        losses.append(alone.metrics["validation"]["loss"])
+    strategy = {"kind": "head", "sweep": {"learning_rate": rates}}
+    swept = without(tmp_path, "vit", strategy, "sweep", ("learning_rate",), training=training, **sections)
+    found = [tried["score"] for tried in swept.metrics["train"]["sweep"]["tried"]]
+    assert found == pytest.approx(losses, abs=2e-5)
+
+
 def sweeping(folder, name, **training) -> Recipe:
     strategy = {"kind": "head", "sweep": {"learning_rate": [1e-4, 3e-2, 1e-1], "weight_decay": [0.0, 0.5]}}
     scored = {"bootstrap": 0, "best": "loss"}
@@ -96,7 +152,8 @@ def sweeping(folder, name, **training) -> Recipe:
 
 
 def test_what_a_sweep_chose_is_in_the_metrics(tmp_path):
-    finished = finetune(sweeping(tmp_path, "run"), data=data_for("vit"), precision="no")
+    """Of one epoch: the sweep reads the rows too. It was refused where no earlier run had left features."""
+    finished = finetune(sweeping(tmp_path, "run", num_train_epochs=1), data=data_for("vit"), precision="no")
     swept = finished.metrics["train"]["sweep"]
     assert len(swept["tried"]) == 6
     best = min(swept["tried"], key=lambda pair: pair["score"])
@@ -145,6 +202,41 @@ def test_solvers_need_kept_features(tmp_path):
         run(tmp_path, "vit", sweep, "changed", data={**DATA, "augment": {"flip": 0.5}})
 
 
+@pytest.mark.distributed
+@pytest.mark.long
+def test_several_processes_are_refused_before_anything_is_computed(tmp_path, run_in):
+    sweep = "strategy.sweep.learning_rate=[1e-3,1e-2]"
+    job = ("recipe=digits", "model.checkpoint=package:digits-vit", "strategy=head", sweep)
+    script, kept = str(REPOSITORY / "hf_finetune" / "run.py"), tmp_path / "kept"
+    torchrun = ("torchrun", "--standalone", "--nproc_per_node", "2", script)
+    done = run_in(*torchrun, *job, "data.max_train_samples=40", HF_FINETUNE_CACHE=str(kept))
+    assert done.returncode and done.stderr.count("runs in one process") == 1, done.stderr
+    assert "frozen prefix" not in done.stdout and not list(kept.rglob("*.bin"))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "head", "processes", "words"),
+    [
+        (SWEEP, "linear", 2, "strategy.sweep runs in one process"),
+        ({"kind": "head", "solver": "lbfgs"}, "linear", 2, "strategy.solver=lbfgs runs in one process"),
+        (SWEEP, {"kind": "mlp", "norm": "batch"}, 1, "keeps statistics of batches"),
+    ],
+)
+def test_what_model_or_launcher_tell_is_refused_before_features_are_computed(
+    tmp_path, strategy, head, processes, words
+):
+    save_checkpoint("vit", tmp_path / "vit")
+    loaded = load(recipe_for("vit", tmp_path / "vit", "head", head), ["a", "b", "c"])
+    applied = apply_strategy(loaded, recipe_for("vit", tmp_path / "vit", "head"))
+    recipe = recipe_for("vit", tmp_path / "vit", strategy)
+    with pytest.raises(UserError, match=words):
+        check_head(recipe, applied, processes, {})
+    plain = recipe_for("vit", tmp_path / "vit", "head", head)
+    check_head(plain, applied, 2, {})
+    if strategy == SWEEP:
+        check_head(recipe, applied, processes, {"sweep": {"learning_rate": 0.1}})  # it has been swept
+
+
 @pytest.mark.parametrize(
     ("strategy", "sections", "words"),
     [
@@ -161,6 +253,13 @@ def test_solvers_need_kept_features(tmp_path):
         (SWEEP, {"training": {"num_train_epochs": 0.5}}, "whole epochs"),
         (SWEEP, {"training": {"max_steps": 7}}, "epochs of whole batches"),
         (SWEEP, {"training": {"optim": "sgd"}}, "rates of AdamW"),
+        (SWEEP, {"training": {"lr_scheduler_type": "reduce_lr_on_plateau"}}, "follows the validation score of one run"),
+        (SWEEP, {"model": {"checkpoint": "x", "head": {"kind": "mlp", "norm": "batch"}}}, "would share"),
+        (
+            SWEEP,
+            {"training": {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"lr_end": 0.01}}},
+            "below every rate that strategy.sweep tries, and the smallest is 0.01",
+        ),
         ("head", {"cache": {"views": 2}, "data": DATA}, "nothing changes images"),
         ("head", {"cache": {"views": 2}, "data": {**DATA, "augment": "auto", "mixup": 0.2}}, "mixes the images anew"),
     ],

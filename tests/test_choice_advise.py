@@ -14,6 +14,7 @@ from model_samples import save_checkpoint
 from run_samples import break_off
 
 from hf_finetune import finetune, load_recipe
+from hf_finetune import prefix_store as store
 from hf_finetune.choice import settled, words
 from hf_finetune.choice.advise import advise
 from hf_finetune.choice.depths import AtDepths, blocks_of, read_depths
@@ -355,6 +356,12 @@ def test_features_of_all_rows_stay_for_a_run_of_the_head(tmp_path, capsys):
         assert one == pytest.approx(other, abs=1e-4)
     with as_in_a_run(loaded.model, 32):
         assert read_and_keep(recipe, task, loaded, blocks_of(loaded)) is None  # they are there already
+        [kept] = store.entries()
+        kept.folder.rename(tmp_path / "aside")
+        kept.folder.touch()  # what can be neither read nor replaced
+        assert read_and_keep(recipe, task, loaded, blocks_of(loaded)) is None
+        kept.folder.unlink()
+        (tmp_path / "aside").rename(kept.folder)
     capsys.readouterr()
     finetune(recipe)
     assert "1 of 3 splits kept from an earlier run" in capsys.readouterr().out

@@ -210,6 +210,15 @@ def test_scores_of_training_cover_every_leg(interrupted, tmp_path):
     assert torch.equal(*(run.model.get_parameter("classifier.1.weight") for run in (resumed, whole)))
 
 
+def test_the_time_in_all_covers_every_leg_too(interrupted, monkeypatch):
+    from hf_finetune.training.account import Account
+
+    begin = Account.__init__
+    monkeypatch.setattr(Account, "__init__", lambda self, seconds=0.0: begin(self, seconds and seconds + 1000))
+    train = finetune(interrupted).metrics["train"]
+    assert train["total_seconds"] > train["seconds"] > 1000
+
+
 def test_resume_from_an_earlier_checkpoint_keeps_the_later_one_aside(interrupted, tmp_path):
     folder = tmp_path / "run" / "checkpoints"
     first, second = sorted(folder.iterdir(), key=lambda path: int(path.name.rpartition("-")[2]))

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent / "hf_finetune"
 FLOORS = [
     {"errors", "orphans", "collector"},
     {"console", "files", "disk", "outputs", "cache_home", "stopping"},
-    {"recipes", "prefix_store"},
+    {"recipes", "prefix_store", "remembered"},
     {"data", "model"},
     {"strategy", "evaluation"},
     {"publish"},

@@ -12,7 +12,7 @@ from trainer_samples import trainer, weights
 
 from hf_finetune import finetune
 from hf_finetune.recipes import load_recipe
-from hf_finetune.training import fastest
+from hf_finetune.training import fastest, known_formats
 from hf_finetune.training.fastest import Way, settle_format
 from hf_finetune.training.precision import NumberFormat
 
@@ -144,7 +144,9 @@ def test_the_work_of_a_forward_pass_is_counted(tmp_path):
     config = ours.model.config
     attention = 2 * config.num_hidden_layers * tokens**2 * config.hidden_size  # scores, and the mean by them
     with fastest.untouched(ours):
-        assert fastest._operations(ours) == 2 * ((matrices - pooled) * tokens + pooled + attention)
+        assert fastest._operations(ours, fastest.batch_of(ours, [0, 1])) == 2 * (
+            (matrices - pooled) * tokens + pooled + attention
+        )
         assert not torch.nn.modules.module._global_forward_hooks  # a count leaves nothing behind
 
 
@@ -154,7 +156,7 @@ def test_the_work_of_layers_that_are_no_linear_of_torchs_is_counted(tmp_path):
     tokens = ours.train_dataset[0]["input_ids"].shape[-1]
     matrices = sum(module.weight.numel() for module in ours.model.modules() if type(module).__name__ == "Conv1D")
     with fastest.untouched(ours):
-        assert fastest._operations(ours) > 2 * matrices * tokens > 0
+        assert fastest._operations(ours, fastest.batch_of(ours, [0, 1])) > 2 * matrices * tokens > 0
 
 
 def test_channels_last_changes_the_layout_and_not_the_model(tmp_path):
@@ -190,3 +192,14 @@ def test_a_resumed_run_goes_on_as_it_began_without_measuring(tmp_path, worth, co
     for name, tensor in run.model.state_dict().items():
         assert torch.equal(tensor, whole.model.state_dict()[name]), name
         assert tensor.is_contiguous()
+
+
+def test_a_format_counts_for_inputs_of_like_size(tmp_path, monkeypatch):
+    ours = trainer(tmp_path, "bert")
+    keys = [
+        known_formats.key_of_format(ours, {"input_ids": torch.zeros(2, tokens, dtype=torch.long)}, "open")
+        for tokens in (30, 32, 512)
+    ]
+    assert keys[0] == keys[1] != keys[2]
+    monkeypatch.setattr(known_formats, "processor", lambda: "another")
+    assert known_formats.key_of_format(ours, {"input_ids": torch.zeros(2, 30)}, "open") != keys[0]

@@ -1,5 +1,7 @@
 """Where the time of training went: the phases add up to the whole, and go on after an interruption."""
 
+import re
+
 import pytest
 from trainer_samples import trainer
 
@@ -7,6 +9,7 @@ from hf_finetune import finetune
 from hf_finetune.recipes import load_recipe
 from hf_finetune.training import pace
 from hf_finetune.training.account import Account
+from hf_finetune.training.arguments import build_arguments
 from hf_finetune.training.pace import PHASES, Pace
 
 SMALL = ("data.max_train_samples=100", "data.max_eval_samples=40", "evaluation.bootstrap=0")
@@ -90,14 +93,36 @@ def test_outside_of_training_nothing_is_counted(tmp_path):
         ({"checkpoints": 3, "forward": 2, "backward": 3}, "Bottleneck: checkpoints; save less often"),
         ({"optimizer": 9, "forward": 2, "backward": 3}, "Bottleneck: optimizer; the optimizer's step: a larger batch"),
         ({"data": 1, "forward": 30, "backward": 69}, "backward 69%, forward 30%, data 1%. Bottleneck: the model's own"),
+        ({"data": 31, "evaluation": 60, "forward": 9}, "Bottleneck: evaluation; validate"),
+        ({"evaluation": 55, "checkpoints": 21, "forward": 24}, "Bottleneck: evaluation; validate"),
+        ({"other": 80, "forward": 10, "backward": 10}, "Bottleneck: other; what comes between the steps"),
+        (
+            {"other": 28, "optimizer": 23, "checkpoints": 17, "data": 15, "forward": 9, "backward": 8},
+            "Bottleneck: other",
+        ),
     ],
 )
 def test_the_bottleneck_is_named_with_what_helps(seconds, words):
     assert words in str(Pace(seconds).in_words())
 
 
-def test_metrics_hold_the_seconds_of_each_phase(tmp_path):
-    run = finetune(load_recipe("digits", *SMALL, "training.num_train_epochs=1", f"output_dir={tmp_path / 'run'}"))
+@pytest.mark.parametrize("phase", ["evaluation", "checkpoints"])
+def test_what_helps_is_accepted(tmp_path, phase):
+    """Steps to save at, as they were named, are refused where validation follows the epochs, as it does by default."""
+    words = str(Pace({phase: 1.0}).in_words())
+    pairs = [
+        re.sub("[NM]$", "4", pair.strip("(),.")) for pair in words.split() if pair.strip("(").startswith("training.")
+    ]
+    for more in ((), ("training.eval_strategy=epoch", "training.save_strategy=epoch")):  # as the recipe may have them
+        build_arguments(load_recipe("digits", *more, *pairs), 1e-3, tmp_path, "no")
+
+
+def test_metrics_hold_the_seconds_of_each_phase(tmp_path, monkeypatch, capsys):
+    """And no worker is named where rows are kept, which none loads."""
+    monkeypatch.setattr(pace, "_REMEDIES", {"data": (0.0, "see training.dataloader_num_workers")})
+    job = (*SMALL, "training.num_train_epochs=2", "strategy=head", f"output_dir={tmp_path / 'run'}")
+    run = finetune(load_recipe("digits", *job))
+    assert "Bottleneck: data; the head waits for its kept rows" in capsys.readouterr().out
     train = run.metrics["train"]
     assert set(train["time"]) == set(PHASES)
     assert sum(train["time"].values()) == pytest.approx(train["seconds"], abs=0.05)

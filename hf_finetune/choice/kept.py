@@ -28,8 +28,9 @@ from hf_finetune.strategy import apply_strategy
 from hf_finetune.strategy.prefix import frozen_prefix
 from hf_finetune.training.precision import choose_precision, launcher_settings
 from hf_finetune.training.prefix_plan import hindrance, too_little
+from hf_finetune.training.prefix_probes import probes
 from hf_finetune.training.prefix_setup import Making
-from hf_finetune.training.prefix_split import SplitFeatures, probes
+from hf_finetune.training.prefix_split import NotKept, SplitFeatures
 from hf_finetune.training.random_changes import key_of_changes
 
 if TYPE_CHECKING:
@@ -60,8 +61,11 @@ def read_and_keep(recipe: Recipe, task: TaskData, loaded: LoadedModel, blocks: d
             return None
         split.room.take(split.meta.bytes)
         began = time.perf_counter()
-        with _seen_at(loaded, blocks) as seen:
-            rows = split.features().rows
+        try:
+            with _seen_at(loaded, blocks) as seen:
+                rows = split.features().rows
+        except NotKept:
+            return None
         split.trainer.compute_in(bf16=False, channels_last=False)
         if split.known or not all(sum(map(len, parts)) == len(rows) for parts in seen.values()):
             return None  # another process was faster, or a block's answers have not one row for each sample

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from hf_finetune.choice.cost import Pace
 from hf_finetune.choice.depths import samples_of
@@ -22,7 +21,7 @@ from hf_finetune.evaluation.predict import best_device, take
 from hf_finetune.evaluation.products import fast_products, faster_library, library_in_use
 from hf_finetune.model.attention import fast_attention, faster_attention
 from hf_finetune.training.dry_run import untouched_model
-from hf_finetune.training.fastest import WORTH_MEASURING
+from hf_finetune.training.fastest import WORTH_MEASURING, operation_counter
 from hf_finetune.training.known_kernels import known
 from hf_finetune.training.precision import choose_precision
 
@@ -107,7 +106,7 @@ def _operations(loaded: LoadedModel, batch: dict[str, Any]) -> tuple[float, tupl
     before = [0.0] * len(first)
     was_training = model.training
     model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False, skip_unsupported=True) as counter:
+    with torch.no_grad(), operation_counter() as counter:
         handles = [
             model.get_submodule(name).register_forward_pre_hook(_mark(before, number, counter))
             for name, number in first.items()

@@ -18,6 +18,7 @@ from hf_finetune.prefix_store.entry import (
     lock_of,
     mapped,
     partial,
+    stays,
     whole,
 )
 from hf_finetune.prefix_store.locks import release
@@ -46,6 +47,7 @@ __all__ = [
     "partial",
     "release",
     "room",
+    "stays",
     "total",
     "whole",
 ]

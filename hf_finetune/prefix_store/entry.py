@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -142,12 +143,13 @@ def find(key: str) -> Found:
     if checksum(entry.rows, entry.meta.bytes) != entry.meta.checksum:
         drop(entry)
         return Found(None, damaged=True)
-    os.utime(folder / "meta.json")
+    with suppress(OSError):  # another user's: it can be read all the same
+        os.utime(folder / "meta.json")
     return Found(entry)
 
 
 def drop(entry: Entry) -> None:
-    """Delete an entry that is not right; the key's lock is held. Who has it open keeps it."""
+    """Delete an entry that is not right; the key's lock is held. Who has it open keeps it; another user's stays."""
     shutil.rmtree(entry.folder, ignore_errors=True)
 
 
@@ -155,6 +157,11 @@ def known(key: str, meta: Meta) -> bool:
     """Whether there seems to be an entry of that size; `find` looks closer."""
     entry = _read(home() / key)
     return entry is not None and entry.meta.bytes == meta.bytes
+
+
+def stays(key: str) -> bool:
+    """Whether there is something under a key, right or not, that another one cannot replace."""
+    return os.path.lexists(home() / key)
 
 
 def whole(key: str) -> Entry | None:

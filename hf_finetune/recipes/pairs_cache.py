@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from hf_finetune.recipes.pairs_stages import NO_SCHEDULE
+from hf_finetune.recipes.rates import default_learning_rate
+
 if TYPE_CHECKING:
     from hf_finetune.recipes.schema import Recipe
 
@@ -45,6 +48,8 @@ def _solver(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield from _sweep(recipe)
     if strategy.solver == "lbfgs":
         yield from _lbfgs(recipe)
+    elif strategy.sweep is not None:
+        yield from _many_at_once(recipe)
 
 
 def _sweep(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -66,6 +71,31 @@ def _sweep(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "strategy.sweep", "tries whole runs without averages: remove average and evaluation.patience"
     if values.get("optim", "adamw") not in ("adamw", "adamw_torch", "adamw_torch_fused"):
         yield "strategy.sweep", f"tries rates of AdamW, and training.optim is {values['optim']}: remove one of them"
+
+
+def _many_at_once(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """What heads that are trained at once cannot have each for itself."""
+    values, head = recipe.training.values(), recipe.model.head
+    kind = values.get("lr_scheduler_type")
+    if kind in NO_SCHEDULE:
+        yield (
+            "training.lr_scheduler_type",
+            f"{kind} follows the validation score of one run, and strategy.sweep trains several at once: use linear, "
+            "cosine or constant",
+        )
+    if head.kind == "mlp" and head.norm == "batch":
+        yield (
+            "model.head.norm",
+            "batch keeps statistics that the heads of strategy.sweep would share: use layer or none",
+        )
+    tried = getattr(getattr(recipe.strategy, "sweep", None), "learning_rate", None)
+    rates = tried or (values.get("learning_rate") or default_learning_rate(recipe),)
+    end = (values.get("lr_scheduler_kwargs") or {}).get("lr_end")
+    if kind == "polynomial" and isinstance(end, int | float) and end >= min(rates):
+        yield (
+            "training.lr_scheduler_kwargs",
+            f"lr_end={end:g} must be below every rate that strategy.sweep tries, and the smallest is {min(rates):g}",
+        )
 
 
 def _lbfgs(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from hf_finetune.recipes.schema import Recipe
 
 # They follow the validation score, not the steps of a stage.
-_NO_SCHEDULE = ("reduce_lr_on_plateau", "greedy")
+NO_SCHEDULE = ("reduce_lr_on_plateau", "greedy")
 
 
 def faults_of_stages(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -36,7 +36,7 @@ def faults_of_stages(recipe: Recipe) -> Iterator[tuple[str, str]]:
             f"strategy={strategy.kind} divides epochs into stages: use training.num_train_epochs, which may be a "
             "fraction such as 0.5",
         )
-    if values.get("lr_scheduler_type") in _NO_SCHEDULE:
+    if values.get("lr_scheduler_type") in NO_SCHEDULE:
         yield (
             "training.lr_scheduler_type",
             f"{values['lr_scheduler_type']} follows the validation score and knows no stages (strategy="

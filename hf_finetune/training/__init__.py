@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from hf_finetune.training.account import account_of
 from hf_finetune.training.agreement import together
 from hf_finetune.training.arguments import build_arguments, fit_to_data
 from hf_finetune.training.energy import Energy
 from hf_finetune.training.fastest import settle_format
 from hf_finetune.training.folder import RunFolder
+from hf_finetune.training.head_checks import check_head
 from hf_finetune.training.kernels import fast_kernels
 from hf_finetune.training.learning import learn
 from hf_finetune.training.memory import keep_freed_memory
@@ -33,9 +35,11 @@ __all__ = [
     "OutOfMemory",
     "Report",
     "RunFolder",
+    "account_of",
     "build_arguments",
     "build_trainer",
     "cache_prefix",
+    "check_head",
     "choose_precision",
     "data_in_words",
     "facts",

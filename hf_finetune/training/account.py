@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 
@@ -18,12 +18,14 @@ class Account(TrainerCallback, ExportableState):
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
+        self.earlier = 0.0  # of it, those of the legs before this one
         self._since: float | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clock."""
+        self.earlier = self.seconds
         self._since = time.perf_counter()
 
     def on_train_end(
@@ -38,6 +40,11 @@ class Account(TrainerCallback, ExportableState):
 
     def _now(self) -> float:
         return self.seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
+
+
+def account_of(trainer: Trainer) -> Account:
+    """The run's account."""
+    return next(entry for entry in trainer.callback_handler.callbacks if isinstance(entry, Account))
 
 
 def mean_training_loss(log_history: list[dict[str, float]]) -> float | None:

@@ -9,6 +9,7 @@ The steps are real ones, forward and backward, of training rows, and leave no tr
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +23,8 @@ from hf_finetune.training.known_formats import key_of_format, recall_format, rem
 from hf_finetune.training.precision import NumberFormat, launcher_shards_the_model
 
 if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
+
     from hf_finetune.training.trainer import FinetuneTrainer
 
 # Floating-point operations of a run below which nothing is measured: some twenty seconds of work, in which the faster
@@ -87,9 +90,10 @@ def _decide(trainer: FinetuneTrainer, given: NumberFormat) -> tuple[str, str, bo
         rows = len(trainer.train_dataset) * trainer.args.num_train_epochs  # type: ignore[arg-type]
         if trainer.args.max_steps > 0:
             rows = trainer.args.max_steps * trainer.get_total_train_batch_size(trainer.args)
-        if 3 * rows * _operations(trainer) < WORTH_MEASURING.get(trainer.args.device.type, float("inf")):
+        batch = batch_of(trainer, _middling(trainer.train_dataset, 2))
+        if 3 * rows * _operations(trainer, batch) < WORTH_MEASURING.get(trainer.args.device.type, float("inf")):
             return name, "a small run" if name != given.name else given.reason, False
-        key = key_of_format(trainer, f"{given.name} {given.open} {_METHOD}")
+        key = key_of_format(trainer, batch, f"{given.name} {given.open} {_METHOD}")
         if (known := recall_format(key)) is not None:
             return known
         cost, samples = _measure(trainer, ways, rows)
@@ -111,14 +115,20 @@ def _ways(model: nn.Module, given: NumberFormat) -> list[Way]:
     return [Way(bf16, channels_last) for channels_last in layouts for bf16 in formats]
 
 
-def _operations(trainer: FinetuneTrainer) -> float:
-    """Floating-point operations of one sample's forward pass, in products, convolutions and attention; no timing."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    batch = batch_of(trainer, _middling(trainer.train_dataset, 2))
-    with torch.no_grad(), FlopCounterMode(display=False, skip_unsupported=True) as counter:
+def _operations(trainer: FinetuneTrainer, batch: dict[str, Any]) -> float:
+    """Floating-point operations of one of two samples, forward: products, convolutions and attention; no timing."""
+    with torch.no_grad(), operation_counter() as counter:
         trainer.compute_loss(trainer.model, batch)
     return counter.get_total_flops() / 2
+
+
+def operation_counter() -> FlopCounterMode:
+    """A counter of floating-point operations; higher-order operators count nothing where torch can pass them by."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    if "skip_unsupported" not in inspect.signature(FlopCounterMode).parameters:  # as in torch 2.13
+        return FlopCounterMode(display=False)
+    return FlopCounterMode(display=False, skip_unsupported=True)
 
 
 def _measure(trainer: FinetuneTrainer, ways: list[Way], rows: float) -> tuple[dict[Way, float], int]:

@@ -16,7 +16,7 @@ from hf_finetune.recipes.schema import Recipe
 from hf_finetune.training.cached_samples import CachedSamples
 from hf_finetune.training.features import Fitted
 from hf_finetune.training.features_checks import check_finite
-from hf_finetune.training.head_sweep import refuse_without_features
+from hf_finetune.training.head_checks import refuse_without_features, weight_decays
 
 if TYPE_CHECKING:
     from hf_finetune.training.trainer import FinetuneTrainer
@@ -38,12 +38,11 @@ def fit_head(recipe: Recipe, trainer: FinetuneTrainer) -> Fitted:
         what was chosen on validation.
 
     Raises:
-        UserError: the features are not kept, there are several processes, or a loss or weight is no number.
+        UserError: the features are not kept, or a loss or weight is no number.
     """
     refuse_without_features(trainer, "strategy.solver=lbfgs")
     started = time.perf_counter()
-    sweep = getattr(recipe.strategy, "sweep", None)
-    decays = (sweep.weight_decay if sweep is not None else None) or (trainer.args.weight_decay,)
+    decays = weight_decays(recipe, trainer.args.weight_decay)
     model, samples = trainer.applied.model, trainer.train_dataset
     assert isinstance(samples, CachedSamples)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -55,8 +54,8 @@ def fit_head(recipe: Recipe, trainer: FinetuneTrainer) -> Fitted:
     model.eval()
     for decay in decays:
         _put(learning, start)
-        _minimise(trainer, learning, float(decay))
-        scores[float(decay)] = value = _score(trainer, metric)
+        _minimise(trainer, learning, decay)
+        scores[decay] = value = _score(trainer, metric)
         if sign * value > best or kept is start:
             best = sign * value if np.isfinite(value) else -np.inf
             chosen, kept = decay, [parameter.detach().clone() for parameter in learning]
@@ -65,7 +64,7 @@ def fit_head(recipe: Recipe, trainer: FinetuneTrainer) -> Fitted:
     _put(learning, kept)
     width = int(np.prod(attached(model).border.shape.sizes[1:]))
     seconds = time.perf_counter() - started
-    fitted = Fitted("lbfgs", "weight_decay", float(chosen), scores, metric, len(samples), width, seconds, 1)
+    fitted = Fitted("lbfgs", "weight_decay", chosen, scores, metric, len(samples), width, seconds, 1)
     say(fitted.in_words())
     return fitted
 

@@ -8,13 +8,14 @@ ordinary way, from the same start and over the same batches.
 from __future__ import annotations
 
 import itertools
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers.optimization import get_scheduler
+from torch.optim.lr_scheduler import LambdaLR
 from transformers.trainer_utils import EvalPrediction
 
 from hf_finetune.console import say
@@ -22,6 +23,8 @@ from hf_finetune.errors import UserError
 from hf_finetune.model.replay import attached
 from hf_finetune.recipes.schema import Recipe
 from hf_finetune.training.cached_samples import CachedSamples
+from hf_finetune.training.head_checks import refuse_without_features
+from hf_finetune.training.stages import schedule_of
 
 if TYPE_CHECKING:
     from hf_finetune.training.trainer import FinetuneTrainer
@@ -41,7 +44,7 @@ def sweep_head(
         under "sweep" what was chosen and each score; nothing without a sweep.
 
     Raises:
-        UserError: the features are not kept, or there are several processes.
+        UserError: the features are not kept, or no head has a score that is a number.
     """
     sweep = getattr(recipe.strategy, "sweep", None)
     if sweep is None:
@@ -68,14 +71,13 @@ def _sweep(sweep: Any, trainer: FinetuneTrainer) -> dict[str, Any]:
     started = time.perf_counter()
     with torch.random.fork_rng():
         scores = _Heads(trainer, pairs).scores()
-    sign = 1.0 if args.greater_is_better else -1.0
-    best = max(range(len(pairs)), key=lambda place: sign * scores[place] if scores[place] == scores[place] else -1e30)
     seconds = time.perf_counter() - started
     tried = ", ".join(f"{rate:g} / {decay:g}: {score:.4f}" for (rate, decay), score in zip(pairs, scores, strict=True))
     say(f"sweep of {len(pairs)} heads in {seconds:.1f} s, validation {args.metric_for_best_model} by rate / decay:")
     say(f"  {tried}")
-    each = [{"learning_rate": r, "weight_decay": d, "score": s} for (r, d), s in zip(pairs, scores, strict=True)]
-    rate, decay = pairs[best]
+    numbers = [score if math.isfinite(score) else None for score in scores]
+    each = [{"learning_rate": r, "weight_decay": d, "score": s} for (r, d), s in zip(pairs, numbers, strict=True)]
+    rate, decay = best_pair(pairs, scores, args.metric_for_best_model or "loss", bool(args.greater_is_better))
     return {
         "learning_rate": rate,
         "weight_decay": decay,
@@ -85,16 +87,23 @@ def _sweep(sweep: Any, trainer: FinetuneTrainer) -> dict[str, Any]:
     }
 
 
-def refuse_without_features(trainer: FinetuneTrainer, what: str) -> None:
-    """Raise a UserError where the whole head cannot be trained on kept features, in one process."""
-    kept = trainer.prefix is not None and all(stage is not None for stage in trainer.prefix.stages)
-    if not kept or not attached(trainer.applied.model).bare:
+def best_pair(
+    pairs: Sequence[tuple[float, float]], scores: Sequence[float], metric: str, greater_is_better: bool
+) -> tuple[float, float]:
+    """The pair of rate and weight decay with the best score: of equals the largest weight decay, then the first.
+
+    Raises:
+        UserError: no score is a number.
+    """
+    sign = 1.0 if greater_is_better else -1.0
+    numbers = [place for place, score in enumerate(scores) if math.isfinite(score)]
+    if not numbers:
+        tried = ", ".join(f"{rate:g} / {decay:g}" for rate, decay in pairs)
         raise UserError(
-            f"{what} works on features that are computed once, and here they are not (see the line about the frozen "
-            "prefix): remove it, or what speaks against keeping them."
+            f"strategy.sweep: validation {metric} is no number for any rate / weight decay of {tried}. Give smaller "
+            "rates, or look for extreme inputs and targets in the rows."
         )
-    if trainer.args.world_size > 1:
-        raise UserError(f"{what} runs in one process: features take little work. Start it without a launcher.")
+    return pairs[max(numbers, key=lambda place: (sign * scores[place], pairs[place][1]))]
 
 
 class _Called(nn.Module):
@@ -118,28 +127,26 @@ class _Heads:
         self.copies = [{name: p.detach().clone().requires_grad_() for name, p in learning.items()} for _ in pairs]
         names = {id(p): name for name, p in learning.items()}
         groups: list[dict[str, Any]] = []
+        self.rates: list[float] = []  # of each group's pair
         for (rate, decay), copy in zip(pairs, self.copies, strict=True):
             own = trainer.applied.parameter_groups(rate, decay)
             groups += [{**group, "params": [copy[names[id(p)]] for p in group["params"]]} for group in own]
+            self.rates += [rate] * len(own)
         kind, options = trainer.get_optimizer_cls_and_kwargs(trainer.args, model)
         options.pop("lr", None)
         self.optimizer = kind(groups, **options)
+        self.sound = torch.ones(len(pairs), dtype=torch.bool, device=trainer.args.device)
 
     def scores(self) -> list[float]:
-        """The best validation score of each head over the epochs."""
+        """The best validation score of each head over the epochs; NaN where its loss came to be no number."""
         trainer, args = self.trainer, self.trainer.args
         loader = trainer.get_train_dataloader()
         epochs = int(args.num_train_epochs)
         steps = len(loader) * epochs
-        schedule: Any = get_scheduler(
-            args.lr_scheduler_type,
-            optimizer=self.optimizer,
-            num_warmup_steps=args.get_warmup_steps(steps),
-            num_training_steps=steps,
-            scheduler_specific_kwargs=args.lr_scheduler_kwargs,
-        )
+        shares = {rate: schedule_of(args, steps, rate) for rate in self.rates}
+        schedule = LambdaLR(self.optimizer, [shares[rate] for rate in self.rates])
         better = max if args.greater_is_better else min
-        best: list[float] = []
+        best = [math.nan] * len(self.pairs)
         for epoch in range(epochs):
             for listener in (loader, loader.dataset):
                 if hasattr(listener, "set_epoch"):
@@ -149,7 +156,11 @@ class _Heads:
                 self._step(trainer._prepare_inputs(batch))
                 schedule.step()
             found = self._validated()
-            best = [better(pair) for pair in zip(best, found, strict=True)] if best else found
+            # What is no number is the best of none; a head that has come to it is out, as its run would have ended.
+            best = [
+                better((number for number in both if math.isfinite(number)), default=math.nan) if sound else math.nan
+                for both, sound in zip(zip(best, found, strict=True), self.sound.tolist(), strict=True)
+            ]
         return best
 
     def _step(self, inputs: dict[str, Any]) -> None:
@@ -159,8 +170,9 @@ class _Heads:
             labels = trainer.target_scale.standard(labels)
         with trainer._precision(trainer.applied.model):
             logits = self._logits(inputs)
-        total = torch.stack([trainer.objective.loss(each, labels, training=True) for each in logits]).sum()
-        total.backward()
+        losses = torch.stack([trainer.objective.loss(each, labels, training=True) for each in logits])
+        self.sound &= torch.isfinite(losses.detach())
+        losses.sum().backward()
         for copy in self.copies:
             if trainer.args.max_grad_norm > 0:
                 nn.utils.clip_grad_norm_(copy.values(), trainer.args.max_grad_norm)
@@ -191,6 +203,7 @@ class _Heads:
             inputs.pop("labels")
             parts.append(self._logits(inputs).float())
         logits = torch.cat(parts, 1)
+        self.sound &= torch.isfinite(logits).flatten(1).all(1)
         if trainer.target_scale is not None:
             logits = trainer.target_scale.natural(logits)
         assert samples.labels is not None

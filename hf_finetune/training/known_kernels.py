@@ -6,15 +6,12 @@ first checkpoint begins anew, and would then end with other last bits than if it
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 
 import torch
 
 from hf_finetune.console import is_main_process
-from hf_finetune.training.remembered import recall, remember
-
-_FILE = "kernels.json"
+from hf_finetune.remembered import KERNELS, processor, recall, remember
 
 
 def known(choice: str, measure: Callable[[], str]) -> str:
@@ -25,12 +22,12 @@ def known(choice: str, measure: Callable[[], str]) -> str:
         measure: gives the choice.
     """
     key = f"{choice}, {_machine()}"
-    found = recall(_FILE, key)
+    found = recall(KERNELS, key)
     if isinstance(found, str):
         return found
     found = measure()
     if is_main_process():
-        remember(_FILE, key, found)
+        remember(KERNELS, key, found)
     return found
 
 
@@ -39,6 +36,6 @@ def _machine() -> str:
     capability = torch.backends.cpu.get_cpu_capability()
     precision = torch.get_float32_matmul_precision()
     return (
-        f"{device}, {platform.processor()} {capability}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"{device}, {processor()} {capability}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"{precision} precision"
     )

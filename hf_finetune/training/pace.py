@@ -20,13 +20,19 @@ from transformers.trainer_callback import ExportableState
 from hf_finetune.console import say
 
 PHASES = ("data", "forward", "backward", "optimizer", "evaluation", "checkpoints", "other")
-# What can be done where a phase takes more than its share of the time, the first that does being named.
+# From which share of the time on a phase limits the speed, and what can be done then. transformers refuses checkpoints
+# without an evaluation of their step, so each of these is said with all that it takes.
+_STEPS = "training.eval_strategy=steps training.eval_steps=N training.save_strategy=steps training.save_steps"
 _REMEDIES = {
     "data": (0.3, "the model waits for its data: see training.dataloader_num_workers, and smaller files"),
-    "evaluation": (0.4, "validate fewer rows (data.max_eval_samples) or less often (training.eval_strategy=steps)"),
-    "checkpoints": (0.2, "save less often (training.save_strategy=steps, training.save_steps)"),
+    "evaluation": (0.4, f"validate fewer rows (data.max_eval_samples) or less often ({_STEPS}=N)"),
+    "checkpoints": (0.2, f"save less often ({_STEPS}=M, M a multiple of N)"),
     "optimizer": (0.4, "the optimizer's step: a larger batch (training.per_device_train_batch_size) needs fewer"),
+    "other": (0.3, "what comes between the steps, logging (training.logging_steps) and the start of an epoch"),
 }
+_KEPT_ROWS = (
+    "the head waits for its kept rows: a larger batch (training.per_device_train_batch_size) asks for them less often"
+)
 
 
 class _HostMark:
@@ -65,6 +71,7 @@ class Pace(TrainerCallback, ExportableState):
 
     def __init__(self, seconds: dict[str, float] | None = None) -> None:
         self.seconds = dict.fromkeys(PHASES, 0.0) | (seconds or {})
+        self.kept_rows = False  # whether all samples are rows of kept features, which no worker loads
         self._phase: str | None = None
         self._since: Any = None
         self._mark: type[_HostMark] | type[_StreamMark] = _HostMark
@@ -140,18 +147,22 @@ class Pace(TrainerCallback, ExportableState):
         shares = {phase: seconds / total for phase, seconds in self.seconds.items()}
         ordered = sorted(shares, key=lambda phase: -shares[phase])
         shown = ", ".join(f"{phase} {shares[phase]:.0%}" for phase in ordered if shares[phase] >= 0.005)
-        return f"time of training: {shown}. Bottleneck: {_bottleneck(shares)}."
+        return f"time of training: {shown}. Bottleneck: {_bottleneck(shares, self.kept_rows)}."
 
     def _settle(self) -> None:
         phase, since, now = self._open.popleft()
         self.seconds[phase] += now.since(since)
 
 
-def _bottleneck(shares: dict[str, float]) -> str:
-    for phase, (share, remedy) in _REMEDIES.items():
-        if shares[phase] > share:
-            return f"{phase}; {remedy}"
-    return "the model's own arithmetic (forward and backward)"
+def _bottleneck(shares: dict[str, float], kept_rows: bool) -> str:
+    """The largest phase of those that take more than they should; else the largest, arithmetic being one."""
+    arithmetic = shares["forward"] + shares["backward"]
+    over = [phase for phase, (share, _) in _REMEDIES.items() if shares[phase] > share]
+    largest = max(over or _REMEDIES, key=lambda phase: shares[phase])
+    if not over and shares[largest] <= arithmetic:
+        return "the model's own arithmetic (forward and backward)"
+    remedy = _KEPT_ROWS if largest == "data" and kept_rows else _REMEDIES[largest][1]
+    return f"{largest}; {remedy}"
 
 
 class PacedTrainer(Trainer):

@@ -105,6 +105,7 @@ class PrefixCache(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Follow the strategy into the stage in which training starts or goes on."""
+        self.trainer.pace.kept_rows = all(stage is not None for stage in self.stages)
         self._follow()
 
     def on_step_begin(

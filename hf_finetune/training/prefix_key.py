@@ -26,6 +26,9 @@ _LIBRARIES = ("torch", "transformers", "timm")  # a model's numbers come from th
 _OF_IMAGES, _OF_TEXTS = ("torchvision", "pillow"), ("tokenizers",)  # and what goes into it from these
 # Of a configuration, what says nothing about the prefix; the Trainer sets `use_cache`.
 _OF_THE_HEAD = ("id2label", "label2id", "num_labels", "problem_type", "architectures", "classifier_dropout", RULE)
+_OF_TIMM_HEADS = ("label_names", "num_classes")
+# Of a head of ours, what may lie before the border: a head alone, around a checkpoint's classifier, has no pooling.
+_OF_POOLING = ("pooling", "pool_layer", "prefix_tokens", "channels_last", "norm_layer", "unused")
 _OF_THE_FILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "pretrained_cfg", "use_cache")
 
 
@@ -46,8 +49,12 @@ def digest_of_prefix(model: nn.Module, prefix: FrozenPrefix) -> str:
 def settings_of(model: nn.Module) -> str:
     """The model's configuration without what is the head's, or its files'."""
     config: Any = model.config
-    settings: Any = config.base if isinstance(config, CustomHeadConfig) else config.to_dict()
-    kept = {name: value for name, value in settings.items() if name not in (*_OF_THE_HEAD, *_OF_THE_FILE)}
+    custom = isinstance(config, CustomHeadConfig)
+    settings: Any = config.base if custom else config.to_dict()
+    left_out = (*_OF_THE_HEAD, *_OF_TIMM_HEADS, *_OF_THE_FILE)
+    kept = {name: value for name, value in settings.items() if name not in left_out}
+    if custom and config.pooling is not None:
+        kept["task_pooling"] = {name: getattr(config, name) for name in _OF_POOLING}
     return json.dumps(kept, sort_keys=True, default=str)
 
 

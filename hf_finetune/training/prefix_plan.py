@@ -75,9 +75,9 @@ def _unlike(samples: Samples) -> str | None:
 
 def _writable() -> bool:
     place = home()
-    while not place.exists():
+    while not os.path.lexists(place):
         place = place.parent
-    return os.access(place, os.W_OK)
+    return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
 
 
 def stage_in_words(applied: Applied, index: int) -> str:
@@ -92,6 +92,8 @@ def passes_of(recipe: Recipe, applied: Applied, index: int, args: TrainingArgume
     batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     total = args.max_steps * batch / rows if args.max_steps > 0 else float(args.num_train_epochs)
     epochs = [stage.epochs for stage in applied.stages]
+    if getattr(recipe.strategy, "sweep", None) is not None:
+        return 2.0 * total  # the sweep's own, and those of the run at the pair that it chooses
     if len(epochs) == 1:
         return total
     return total * float(epochs[index] or 0) / sum(float(each or 0) for each in epochs)

@@ -21,8 +21,9 @@ from hf_finetune.training import prefix_plan as plan
 from hf_finetune.training.agreement import as_the_first, together
 from hf_finetune.training.cached_samples import CachedCollator, CachedSamples, Switch
 from hf_finetune.training.prefix_cache import CachedStage, PrefixCache
+from hf_finetune.training.prefix_probes import probes
 from hf_finetune.training.prefix_room import Room
-from hf_finetune.training.prefix_split import SplitFeatures, first_on_machine, probes
+from hf_finetune.training.prefix_split import NotKept, SplitFeatures, first_on_machine
 from hf_finetune.training.random_changes import key_of_changes
 
 if TYPE_CHECKING:
@@ -174,7 +175,12 @@ class Making:
             return None
         self._announce(index, prefix, splits)
         started = time.perf_counter()
-        found = {split.key: split.features() for split in splits}
+        try:
+            found = {split.key: split.features() for split in splits}
+        except NotKept as fault:
+            self.facts[index] = None
+            self._without(str(fault), index=index)
+            return None
         if not all(split.known for split in splits):
             samples = sum(len(split.samples) * split.views for split in splits if not split.known)
             seconds = time.perf_counter() - started

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from hf_finetune.data.folds import POOL
 from hf_finetune.data.roles import ROLES
 from hf_finetune.disk import size_in_words
 from hf_finetune.errors import TransientError
-from hf_finetune.evaluation.predict import take
 from hf_finetune.model.attention import attention_in_use
 from hf_finetune.model.replay import Replay
 from hf_finetune.training.agreement import as_the_first, together
@@ -24,16 +23,19 @@ from hf_finetune.training.prefix_cache import Features, starts_of
 from hf_finetune.training.prefix_fill import Prefix, fill
 from hf_finetune.training.prefix_key import digest_of_prefix, key_of, number_facts, place_of
 from hf_finetune.training.prefix_pool import samples_of
+from hf_finetune.training.prefix_probes import probe_rows
 from hf_finetune.training.watchdog import beat
 
 if TYPE_CHECKING:
     from hf_finetune.strategy.prefix import FrozenPrefix
     from hf_finetune.training.prefix_setup import Making
-    from hf_finetune.training.setup import Samples
-    from hf_finetune.training.trainer import FinetuneTrainer
 
 _PATIENCE = 30.0  # seconds that one process waits for a lock, and the others in a collective for it
 _TOLERANCE = {"fp32": 1e-3, "bf16": 0.05, "fp16": 0.02}  # mean difference over mean size, of the same features
+
+
+class NotKept(Exception):
+    """Features cannot be kept here, for a reason in words; the same one on all processes."""
 
 
 class SplitFeatures:
@@ -67,7 +69,7 @@ class SplitFeatures:
         role = POOL if self.places is not None else ROLES[number]
         recipe = making.recipe
         every = f"{making.task.fingerprint} {role}"  # with row numbers, which random changes are drawn by
-        content = making.task.contents.get(role, every) if getattr(self.samples, "channels", 3) == 3 else every
+        content = making.task.contents.get(role, every)
         again = making.changed if number == 0 else ""
         what = f"{recipe.model.checkpoint}, {prefix.blocks} of {prefix.of} blocks, {recipe.data.dataset} {role}"
         self.meta = store.Meta(what, rows, sizes, {"bf16": "bfloat16", "fp32": "float32"}[dtype])
@@ -91,12 +93,15 @@ class SplitFeatures:
 
         Raises:
             TransientError: the disk has no room for them.
+            NotKept: what stands in their place is another user's.
         """
         store.home().mkdir(parents=True, exist_ok=True)
         lock = store.lock_of(self.key)
         try:
-            take_lock(lock)
-            self.known = not as_the_first(together(self._begin))
+            begun = take_lock(lock) or as_the_first(together(self._begin))
+            if isinstance(begun, str):
+                raise NotKept(begun)
+            self.known = not begun
             if not self.known:
                 self._compute()
             rows = together(self._opened)  # nobody deletes what the others have yet to open
@@ -105,8 +110,11 @@ class SplitFeatures:
         starts = None if self.starts is None else torch.from_numpy(self.starts).to(rows.device)
         return Features(rows, starts)
 
-    def _begin(self) -> bool:
-        """Whether to compute them, there being no entry that is right: the first process has made a file for them."""
+    def _begin(self) -> bool | str:
+        """Whether to compute them, there being no entry that is right: the first process has made a file for them.
+
+        Or why they cannot be kept, in words.
+        """
         if not first_on_machine():
             return False
         entry, damaged = store.find(self.key)
@@ -116,10 +124,14 @@ class SplitFeatures:
             if self._same(entry):
                 return False
             store.drop(entry)
+        if store.stays(self.key):
+            return f"{store.home() / self.key} cannot be replaced (another user's?)"
         if self.known:  # then no room was made for it
             self._room_again()
         try:
             store.begin(self.key, self.meta)
+        except (PermissionError, FileExistsError):  # a half-filled one lies there
+            return f"{store.partial(self.key)} cannot be written (another user's?)"
         except OSError as fault:
             raise TransientError(
                 f"There is no room for features in {store.home()}: {fault.strerror}. Free "
@@ -183,55 +195,35 @@ class SplitFeatures:
         return False
 
 
-def probe_rows(samples: Any) -> list[int]:
-    """Three rows from all over a split; of texts the longest among them."""
-    count = len(samples)
-    rows = [0, count // 2, count - 1]
-    lengths = getattr(samples, "lengths", None)
-    if lengths is not None:
-        longest = int(np.argmax(lengths))
-        rows = [*[row for row in rows if row != longest][:2], longest]
-    return rows
-
-
-def probes(real: Samples, trainer: FinetuneTrainer) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Two batches of unlike size, as the model takes them: two samples and three, of texts also of another length."""
-    items = take(real.train, probe_rows(real.train))
-    shorter = [
-        {name: value[: max(2, len(value) // 2)] if isinstance(value, list) else value for name, value in item.items()}
-        for item in items[:2]
-    ]
-    small, large = real.collate(shorter), real.collate(items)
-    for batch in (small, large):
-        batch.pop("labels", None)
-    if "input_ids" in small and small["input_ids"].shape[1] == large["input_ids"].shape[1]:
-        width = int(small["attention_mask"].sum(1).max()) - 1  # narrower than the other, whatever they hold
-        small = {name: value[:, :width] for name, value in small.items()}
-    return trainer._prepare_inputs(small), trainer._prepare_inputs(large)
-
-
 def first_on_machine() -> bool:
     """Whether this is the process that keeps order on its machine."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def take_lock(lock: BaseFileLock) -> None:
+def take_lock(lock: BaseFileLock) -> str | None:
     """Take it in the first process of the machine, however long another run has it; all processes wait.
 
     They meet after each round: one collective that lasts as long as another run computes would end at its timeout.
+
+    Returns:
+        why nobody can take it, or None.
     """
-    if as_the_first(together(_taken, lock, 0.0)):
-        return
-    say("frozen prefix: another run is computing these features; waiting for it.")
-    while not as_the_first(together(_taken, lock, _PATIENCE)):
+    taken = as_the_first(together(_taken, lock, 0.0))
+    if taken is False:
+        say("frozen prefix: another run is computing these features; waiting for it.")
+    while taken is False:
+        taken = as_the_first(together(_taken, lock, _PATIENCE))
         beat("waiting for another run's features")
+    return taken if isinstance(taken, str) else None
 
 
-def _taken(lock: BaseFileLock, seconds: float) -> bool:
+def _taken(lock: BaseFileLock, seconds: float) -> bool | str:
     if not first_on_machine():
         return True
     try:
         lock.acquire(timeout=seconds)
     except Timeout:
         return False
+    except PermissionError:
+        return f"{lock.lock_file} cannot be written (another user's?)"
     return True

@@ -14,7 +14,7 @@ from hf_finetune.evaluation import with_intervals
 from hf_finetune.evaluation.rules import fit_rule, rule_in_words, rule_scores
 from hf_finetune.evaluation.task_scores import task_intervals
 from hf_finetune.recipes.schema import VIEWS, Expected, Recipe
-from hf_finetune.training.account import Account, mean_training_loss
+from hf_finetune.training.account import account_of, mean_training_loss
 from hf_finetune.training.arguments import metric_names
 from hf_finetune.training.features import Fitted
 from hf_finetune.training.onlooker import Validated, current
@@ -136,7 +136,7 @@ def _scores_of(metrics: dict[str, float], prefix: str) -> dict[str, float]:
 def _training_facts(trainer: FinetuneTrainer, outcome: TrainOutput) -> dict[str, Any]:
     state, args = trainer.state, trainer.args
     # The Trainer's own figures know the last leg of an interrupted run alone.
-    seconds = next(entry.seconds for entry in trainer.callback_handler.callbacks if isinstance(entry, Account))
+    seconds = account_of(trainer).seconds
     samples = state.global_step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     loss = mean_training_loss(state.log_history)
     return {

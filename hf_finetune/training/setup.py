@@ -22,6 +22,7 @@ from hf_finetune.recipes.schema import Recipe, TextAugment
 from hf_finetune.training.arguments import metric_names
 from hf_finetune.training.batch_rows import names_of_rows
 from hf_finetune.training.fits import fit_in_words
+from hf_finetune.training.head_checks import weight_decays
 from hf_finetune.training.losses import loss_function, mean_loss
 from hf_finetune.training.mixing import Mixing, changes_in_words
 from hf_finetune.training.multi_task import scale_of_tasks, tasks_in_words, validation_of_tasks
@@ -225,7 +226,8 @@ def plan_in_words(
     if recipe.strategy.kind == "features":
         return fit_in_words(recipe, task, arguments)
     if getattr(recipe.strategy, "solver", "adamw") == "lbfgs":
-        return f"L-BFGS on all {len(task.train):,} training rows at once  weight decay {arguments.weight_decay:g}"
+        tried = ", ".join(f"{decay:g}" for decay in weight_decays(recipe, arguments.weight_decay))
+        return f"L-BFGS on all {len(task.train):,} training rows at once  weight decay {tried}"
     given = "learning_rate" in recipe.training.values()
     optimizer = recipe.training.values().get("optim")
     beside = f" with optim={optimizer}" if optimizer in PLAIN_OPTIMIZERS else ""

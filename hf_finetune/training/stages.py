@@ -86,7 +86,7 @@ class Stages(TrainerCallback):
         """
         starts = self.first_steps(max_steps)
         schedules = [
-            _schedule(args, end - start, stage.learning_rate or args.learning_rate)
+            schedule_of(args, end - start, stage.learning_rate or args.learning_rate)
             for stage, (start, end) in zip(self.applied.stages, pairwise(starts), strict=True)
         ]
 
@@ -156,16 +156,28 @@ class Patience(EarlyStoppingCallback):
         return kept
 
 
-def _schedule(args: TrainingArguments, steps: int, rate: float) -> Callable[[int], float]:
-    """Step of a stage -> share of its rate, by transformers' own scheduler of that name."""
+def schedule_of(args: TrainingArguments, steps: int, rate: float) -> Callable[[int], float]:
+    """Step -> share of a rate, by transformers' own scheduler of that name.
+
+    Args:
+        args: `lr_scheduler_type`, its options and the warm-up.
+        steps: over which the schedule goes.
+        rate: some schedulers end at a rate of their own (`min_lr`, `lr_end`), which is another share of each rate.
+
+    Raises:
+        UserError: a scheduler that follows the validation score, or ends above the rate.
+    """
     dummy = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
-    scheduler = get_scheduler(
-        args.lr_scheduler_type,
-        optimizer=dummy,
-        num_warmup_steps=args.get_warmup_steps(steps),
-        num_training_steps=steps,
-        scheduler_specific_kwargs=args.lr_scheduler_kwargs,
-    )
+    try:
+        scheduler = get_scheduler(
+            args.lr_scheduler_type,
+            optimizer=dummy,
+            num_warmup_steps=args.get_warmup_steps(steps),
+            num_training_steps=steps,
+            scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+        )
+    except ValueError as fault:
+        raise UserError(f"training.lr_scheduler_kwargs: transformers refuses them: {fault}") from fault
     if not isinstance(scheduler, LambdaLR):
         raise UserError(
             f"training.lr_scheduler_type={args.lr_scheduler_type} follows the validation score and knows no stages: "

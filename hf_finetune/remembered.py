@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hf_finetune.cache_home import cache_home
 from hf_finetune.files import write_whole
+
+FORMATS, KERNELS = "formats.json", "kernels.json"  # of `training/known_formats.py`, `training/known_kernels.py`
 
 
 def recall(file: str, key: str) -> Any:
@@ -29,6 +34,24 @@ def remember(file: str, key: str, found: Any) -> None:
             write_whole(path, json.dumps({**_read(file), key: found}, indent=1))
     except OSError:
         return
+
+
+def forget() -> None:
+    """Delete all of it: the next runs measure again."""
+    for name in (FORMATS, KERNELS):
+        (cache_home() / name).unlink(missing_ok=True)
+
+
+@cache
+def processor() -> str:
+    """The CPU's model: machines that share a home are not alike. Python itself does not tell it on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    names = (told.get(name) for name in ("model name", "cpu family", "model"))
+    return " ".join(filter(None, names)) or platform.processor() or platform.machine()
 
 
 def _read(file: str) -> dict[str, Any]:
