@@ -26,7 +26,7 @@ def hardware() -> str:
     """The processor's model, cores and memory, and the GPUs where there are any."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = psutil.virtual_memory().total / 2**30
-    return ", ".join([f"{_processor()}, {cores} cores, {memory:.0f} GiB", *_gpus()])
+    return ", ".join([f"{_processor()}, {cores} core{'s' * (cores != 1)}, {memory:.0f} GiB", *_gpus()])
 
 
 def _processor() -> str:
