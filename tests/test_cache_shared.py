@@ -14,6 +14,7 @@ from cache_samples import run
 from test_cache_disk import entry
 
 from hf_finetune import prefix_store as store
+from hf_finetune.remembered import FORMATS, forget, recall, remember
 from hf_finetune.training.prefix_plan import _writable
 from hf_finetune.training.prefix_split import take_lock
 
@@ -61,23 +62,25 @@ def test_a_lock_of_another_user_is_said(shared):
         assert "k.lock cannot be written (another user's?)" in take_lock(store.lock_of("k"))
 
 
-@as_root
 @pytest.mark.slow
-def test_damaged_features_of_another_user_are_computed_and_not_kept(shared, capsys):
-    with another_user():
-        if not os.path.exists(datasets.__file__):  # noqa: PTH110 (Path.exists raises in a folder of root's own)
-            pytest.skip("another user cannot read the installed packages")
-    first = run(shared, "vit", "head", "first")
-    damaged = store.entries()[0]
-    damaged.rows.write_bytes(b"\x01" + damaged.rows.read_bytes()[1:])
-    for path in shared.rglob("*"):
-        if store.home() not in path.parents:
-            path.chmod(0o777)
+def test_features_that_cannot_be_replaced_are_computed_with_every_batch(tmp_path, capsys):
+    first = run(tmp_path, "vit", "head", "first")
+    [kept, *_] = store.entries()
+    shutil.rmtree(kept.folder)
+    kept.folder.touch()  # no entry, and no folder that could be deleted: as another user's to anybody
     capsys.readouterr()
-    with another_user():
-        again = run(shared, "vit", "head", "again")
-    assert f"runs with every batch: {damaged.folder} cannot be replaced" in capsys.readouterr().out
+    again = run(tmp_path, "vit", "head", "again")
+    assert f"runs with every batch: {kept.folder} cannot be replaced" in capsys.readouterr().out
     assert again.metrics["test"]["loss"] == pytest.approx(first.metrics["test"]["loss"], rel=1e-4)
+
+
+@as_root
+def test_what_another_user_measured_stays(shared):
+    remember(FORMATS, "model", "bf16")
+    store.home().parent.chmod(0o755)
+    with another_user():
+        forget()
+    assert recall(FORMATS, "model") == "bf16"
 
 
 def test_a_cache_that_is_no_folder_cannot_be_written(tmp_path, monkeypatch):
