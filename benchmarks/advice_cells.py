@@ -18,7 +18,7 @@ Lines = Sequence[dict[str, Any]]
 
 
 class Scored(NamedTuple):
-    """A cell with its advice and its runs."""
+    """One draw of a cell, with its advice and its runs; a cell is a problem, a size and a checkpoint."""
 
     source: str
     problem: str
@@ -30,15 +30,21 @@ class Scored(NamedTuple):
     share: float  # of a full run's time that the advice took
     corner: tuple[str, ...] = ()  # the strategies of the corner where the data stands
     right: dict[str, np.ndarray] = {}  # noqa: RUF012 (never changed): by strategy, which test rows, (rows,) of 0 and 1
+    checkpoint: str = ""
+
+    @property
+    def cell(self) -> tuple[str, int, str]:
+        """What draws with other seeds have in common."""
+        return self.problem, self.size, self.checkpoint
 
 
 def scored(lines: Lines) -> list[Scored]:
-    """Cells that have an advice, head, full and one more; a strategy that was run twice counts with its last run."""
+    """Draws that have an advice, head, full and one more; a strategy that was run twice counts with its last run."""
     cells: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = defaultdict(dict)
     for line in lines:
         cells[(line["problem"], line["size"], line["checkpoint"], line["seed"])][line["what"]] = line
     found = []
-    for (problem, size, _, _), runs in cells.items():
+    for (problem, size, checkpoint, _), runs in cells.items():
         advice = runs.get("advice")
         scores = {kind: run["accuracy"] for kind, run in runs.items() if kind != "advice"}
         if advice is None or len(scores) < 3 or not {"head", "full"} <= scores.keys():
@@ -50,8 +56,40 @@ def scored(lines: Lines) -> list[Scored]:
         corner = CORNERS[tuple(advice["corner"])] if "corner" in advice else ()
         right = {kind: _bits(run["right"]) for kind, run in runs.items() if "right" in run}
         source, costs = PROBLEMS[problem].source, advice["costs"]
-        found.append(Scored(source, problem, size, facts, evidence, costs, scores, share, corner, right))
+        found.append(Scored(source, problem, size, facts, evidence, costs, scores, share, corner, right, checkpoint))
     return found
+
+
+def merged(draws: Sequence[Scored]) -> list[Scored]:
+    """Each cell once: the mean facts, and the mean scores of the strategies that all of its draws have."""
+    found = []
+    for own in grouped(draws).values():
+        first = draws[own[0]]
+        facts = [draws[place].facts for place in own]
+        probe, middle, spread = (
+            float(np.mean([getattr(each, name) for each in facts])) for name in ("probe", "middle", "spread")
+        )
+        found.append(
+            first._replace(
+                facts=Facts(probe, first.facts.size, middle, spread, first.facts.text),
+                scores=mean_scores([draws[place] for place in own]),
+            )
+        )
+    return found
+
+
+def grouped(draws: Sequence[Scored]) -> dict[tuple[str, int, str], list[int]]:
+    """The places of the draws of every cell."""
+    places: dict[tuple[str, int, str], list[int]] = defaultdict(list)
+    for place, draw in enumerate(draws):
+        places[draw.cell].append(place)
+    return places
+
+
+def mean_scores(draws: Sequence[Scored]) -> dict[str, float]:
+    """Of the strategies that all draws have."""
+    common = [kind for kind in draws[0].scores if all(kind in draw.scores for draw in draws)]
+    return {kind: float(np.mean([draw.scores[kind] for draw in draws])) for kind in common}
 
 
 def _bits(packed: dict[str, Any]) -> np.ndarray:

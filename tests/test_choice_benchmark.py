@@ -69,6 +69,21 @@ def test_regret_without_luck_is_zero_where_strategies_are_equally_good():
     assert np.isnan(fair_regret(cell, "full"))
 
 
+def test_the_best_strategy_of_a_cell_is_that_of_all_its_draws():
+    """In each of two draws another strategy is lucky; the best one is best on average."""
+    from advice_fit import merged, regrets, scored
+
+    (cell, other, *_) = scored(lines(0.0))
+    draws = [
+        cell._replace(scores={"head": 0.7, "full": 0.6, "lora": 0.65}),
+        cell._replace(scores={"head": 0.5, "full": 0.8, "lora": 0.75}),
+        other._replace(scores={"head": 0.4, "full": 0.5, "BiT": 0.9}),
+    ]
+    assert next(each.scores for each in merged(draws)) == pytest.approx({"head": 0.6, "full": 0.7, "lora": 0.7})
+    assert regrets(draws, ["full", "lora", "full"]) == pytest.approx([0.7 - 0.675, 0.0])
+    assert regrets(draws, ["head", "full", "head"]) == pytest.approx([0.7 - 0.75, 0.1])
+
+
 def test_a_problem_is_foretold_without_its_own_source(monkeypatch):
     """All of CIFAR-10's problems are left out together."""
     import advice_fit
