@@ -188,6 +188,8 @@ def test_of_a_run_that_validates_more_often_than_it_saves_the_best_saved_step_is
     scores = [0.9, 0.5, 0.8, 0.7, 0.8, 0.6, 0.95, 0.4]
     whole = scored(tmp_path / "whole", *scores, save_total_limit=limit)
     whole.train()
+    lines = [line for line in capsys.readouterr().out.splitlines() if "validation loss" in line]
+    assert ["best so far" in line for line in lines] == [False, True, False, True, False, False, False, False]
     assert (whole.state.best_global_step, whole.state.best_metric) == (4, 0.7)
     kept = load_file(tmp_path / "whole" / "checkpoints" / "checkpoint-4" / WEIGHTS)
     for name, tensor in kept.items():

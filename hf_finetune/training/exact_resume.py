@@ -79,11 +79,15 @@ class ExactTrainer(SealedTrainer):
         if self.args.save_strategy == SaveStrategy.BEST:
             saved = better = super()._determine_best_metric(metrics, trial)
         else:
-            saved = bool(self.control.should_save or self._save_later)
+            saved = self.can_be_chosen()
             better = saved and super()._determine_best_metric(metrics, trial)
         if not saved:
             self._mark_unsaved()
         return bool(better)
+
+    def can_be_chosen(self) -> bool:
+        """Whether the step that is validated now is one that is saved, or is saved if it is the best."""
+        return bool(self.args.save_strategy == SaveStrategy.BEST or self.control.should_save or self._save_later)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Beside the states of random numbers, the loss of the steps that are not logged yet, of each process."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 
 from hf_finetune.console import is_muted, say
 from hf_finetune.training.live_table import Evaluation, LiveTable
@@ -18,10 +20,12 @@ class Progress(TrainerCallback):
 
     Args:
         best_metric: name of the validation metric that chooses the checkpoint.
+        can_be_chosen: whether the step that is validated is saved; no other is called the best.
     """
 
-    def __init__(self, best_metric: str) -> None:
+    def __init__(self, best_metric: str, can_be_chosen: Callable[[], bool]) -> None:
         self.best_metric = best_metric
+        self.can_be_chosen = can_be_chosen
         self.bar: Any = None
         self.table: LiveTable | None = None
         self.shown: dict[str, str] = {}
@@ -68,13 +72,14 @@ class Progress(TrainerCallback):
         value = metrics.get(f"eval_{self.best_metric}")
         if value is None or (self.bar is None and self.table is None):
             return
-        best = state.best_metric is None or (value > state.best_metric) == bool(args.greater_is_better)
-        better = state.best_metric is None or (value != state.best_metric and best)
+        before = state.best_metric
+        better = before is None or (value != before and (value > before) == bool(args.greater_is_better))
+        better = better and (self.can_be_chosen() or args.save_strategy == SaveStrategy.NO)
         loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
         if self.table is not None:
             training = "" if loss is None else f"{loss:.4f}"
             row = (f"{state.epoch or 0:.3g}", f"{state.global_step:,}", training, f"{metrics['eval_loss']:.4f}")
-            self.table.evaluated(Evaluation(*row, f"{value:.4f}", better or state.best_metric is None))
+            self.table.evaluated(Evaluation(*row, f"{value:.4f}", better))
             return
         self.shown[self.best_metric] = f"{value:.4f}"
         self.bar.set_postfix(self.shown)

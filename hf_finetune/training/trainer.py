@@ -109,7 +109,7 @@ class FinetuneTrainer(FiniteSteps, LeanTrainer, PacedTrainer, FormattedSteps, Wh
         self.optimizer: Any = None
         self.stages = Stages(applied) if len(applied.stages) > 1 else None
         shown = args.metric_for_best_model or "loss"
-        own: list[TrainerCallback] = [Account(), Progress(shown), EpochNumber(sampler)]
+        own: list[TrainerCallback] = [Account(), Progress(shown, self.can_be_chosen), EpochNumber(sampler)]
         if patience is not None:
             own.append(Patience(patience, after=self.stages.share_before_last if self.stages else 0.0))
         # The Trainer would smooth the labels itself, after asking the model for a loss that ours does not compute.
