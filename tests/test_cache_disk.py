@@ -174,3 +174,11 @@ def test_an_entry_gone_between_the_list_and_the_look():
     store.clear()
     assert found.last_used == 0.0
     assert torch.equal(entry("a").tensor(), torch.zeros(25, 10))
+
+
+def test_clearing_deletes_what_is_torn():
+    torn, whole = entry("a"), entry("b")
+    (torn.folder / "meta.json").write_text("")
+    assert store.clear("x").entries == 0 and torn.folder.exists()
+    assert store.clear().entries == 1
+    assert not torn.folder.exists() and not whole.folder.exists()

@@ -57,17 +57,31 @@ def test_another_checkpoint_row_or_size_is_another_entry(tmp_path, capsys):
     assert "features of 43 x 24" in capsys.readouterr().out
 
 
-def test_damaged_features_are_computed_again(tmp_path, capsys):
+def turn_a_byte(folder):
+    file = folder / "rows.bin"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        turn_a_byte,
+        pytest.param(lambda folder: (folder / "meta.json").write_text(""), id="a power cut"),
+        pytest.param(lambda folder: (folder / "meta.json").unlink(), id="half deleted", marks=pytest.mark.slow),
+    ],
+)
+def test_damaged_features_are_computed_again(tmp_path, capsys, damage):
+    """One without a readable meta.json was taken for another user's, and nothing was kept from then on."""
     first = run(tmp_path, "vit", "head", "first")
     for entry in store.entries():
-        file = entry.folder / "rows.bin"
-        content = bytearray(file.read_bytes())
-        content[len(content) // 2] ^= 255
-        file.write_bytes(content)
+        damage(entry.folder)
     capsys.readouterr()
     again = run(tmp_path, "vit", "head", "again")
     captured = capsys.readouterr()
-    assert "are damaged" in captured.err
+    assert ("are damaged: they are computed again" in captured.err) == (damage is turn_a_byte)
+    assert FILLED in captured.out and "cannot be replaced" not in captured.out
     assert_alike(first, again)
 
 

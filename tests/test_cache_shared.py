@@ -51,7 +51,7 @@ def test_an_entry_of_another_user_is_read_and_stays(shared):
     mine = entry("k", age=1000)
     with another_user():
         assert store.find("k") == (mine, False)
-        store.drop(mine)
+        store.drop(mine.folder)
         assert store.stays("k")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -202,6 +203,15 @@ def test_solvers_need_kept_features(tmp_path):
         run(tmp_path, "vit", sweep, "changed", data={**DATA, "augment": {"flip": 0.5}})
 
 
+def test_a_sweep_that_begins_anew_because_no_checkpoint_is_whole_needs_one_process_too():
+    """What was chosen before is on record until the folder is claimed: `check_head` could not know."""
+    recipe = Recipe.model_validate(
+        {"task": "image-classification", "model": {"checkpoint": "x"}, "data": DATA, "strategy": SWEEP}
+    )
+    with pytest.raises(UserError, match="sweep runs in one process"):
+        head_sweep.sweep_head(recipe, SimpleNamespace(args=SimpleNamespace(world_size=2)))
+
+
 @pytest.mark.distributed
 @pytest.mark.long
 def test_several_processes_are_refused_before_anything_is_computed(tmp_path, run_in):
@@ -253,6 +263,7 @@ def test_what_model_or_launcher_tell_is_refused_before_features_are_computed(
         (SWEEP, {"training": {"num_train_epochs": 0.5}}, "whole epochs"),
         (SWEEP, {"training": {"max_steps": 7}}, "epochs of whole batches"),
         (SWEEP, {"training": {"optim": "sgd"}}, "rates of AdamW"),
+        (SWEEP, {"training": {"skip_nonfinite_steps": 3}}, "leaves out steps of one run"),
         (SWEEP, {"training": {"lr_scheduler_type": "reduce_lr_on_plateau"}}, "follows the validation score of one run"),
         (SWEEP, {"model": {"checkpoint": "x", "head": {"kind": "mlp", "norm": "batch"}}}, "would share"),
         (

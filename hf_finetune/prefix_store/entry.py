@@ -111,7 +111,7 @@ class Found(NamedTuple):
 
     Args:
         entry: None where there is none.
-        damaged: whether there was one, which is not what was written; it is deleted.
+        damaged: whether there was one, whole or in part, which is not what was written; it is deleted.
     """
 
     entry: Entry | None
@@ -138,19 +138,18 @@ def find(key: str) -> Found:
     """The entry of a key, every byte of it as it was written; a damaged one is deleted. The key's lock is held."""
     folder = home() / key
     entry = _read(folder)
-    if entry is None:
-        return Found(None)
-    if checksum(entry.rows, entry.meta.bytes) != entry.meta.checksum:
-        drop(entry)
-        return Found(None, damaged=True)
+    if entry is None or checksum(entry.rows, entry.meta.bytes) != entry.meta.checksum:
+        damaged = os.path.lexists(folder)
+        drop(folder)
+        return Found(None, damaged)
     with suppress(OSError):  # another user's: it can be read all the same
         os.utime(folder / "meta.json")
     return Found(entry)
 
 
-def drop(entry: Entry) -> None:
+def drop(folder: Path) -> None:
     """Delete an entry that is not right; the key's lock is held. Who has it open keeps it; another user's stays."""
-    shutil.rmtree(entry.folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def known(key: str, meta: Meta) -> bool:
@@ -160,7 +159,7 @@ def known(key: str, meta: Meta) -> bool:
 
 
 def stays(key: str) -> bool:
-    """Whether there is something under a key, right or not, that another one cannot replace."""
+    """Whether there is still something under a key, right or not: what `drop` could not delete."""
     return os.path.lexists(home() / key)
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from filelock import Timeout
 
-from hf_finetune.prefix_store.entry import PARTIAL, Entry, entries, home, lock_of
+from hf_finetune.prefix_store.entry import PARTIAL, Entry, entries, home, lock_of, whole
 from hf_finetune.prefix_store.locks import in_use, release
 
 _GONE = ".gone-"
@@ -150,9 +150,11 @@ def _removed(entry: Entry) -> bool:
 
 
 def _tidy() -> None:
-    """Delete what runs that ended early have left: half filled, half deleted, and locks."""
-    for left in [*home().glob(f"{PARTIAL}*"), *home().glob(f"{_GONE}*"), *home().glob(".*.lock")]:
+    """Delete what runs that ended early have left: half filled, half deleted, torn, and locks."""
+    for left in home().glob("*"):
+        if whole(left.name) is not None:
+            continue
         key = left.name.removeprefix(PARTIAL).removeprefix(_GONE).removeprefix(".").removesuffix(".lock")
         with _locked(key) as mine:  # not what a run is filling now; the lock's own file goes with it
-            if mine and left.is_dir():
+            if mine and left.is_dir() and whole(left.name) is None:
                 shutil.rmtree(left, ignore_errors=True)

@@ -76,6 +76,11 @@ def _sweep(recipe: Recipe) -> Iterator[tuple[str, str]]:
 def _many_at_once(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """What heads that are trained at once cannot have each for itself."""
     values, head = recipe.training.values(), recipe.model.head
+    if values.get("skip_nonfinite_steps"):
+        yield (
+            "training.skip_nonfinite_steps",
+            "leaves out steps of one run, and strategy.sweep trains several at once: remove one of them",
+        )
     kind = values.get("lr_scheduler_type")
     if kind in NO_SCHEDULE:
         yield (

@@ -31,15 +31,19 @@ def check_head(recipe: Recipe, applied: Applied, processes: int, recorded: Mappi
     sweeps = getattr(recipe.strategy, "sweep", None) is not None and not lbfgs and not recorded.get("sweep")
     if not lbfgs and not sweeps:
         return
-    if processes > 1:
-        what = "strategy.solver=lbfgs" if lbfgs else "strategy.sweep"
-        raise UserError(f"{what} runs in one process: features take little work. Start it without a launcher.")
+    refuse_processes(processes, "strategy.solver=lbfgs" if lbfgs else "strategy.sweep")
     moving = batch_norms(applied.model, held_still(applied.model))
     if sweeps and moving:
         raise UserError(
             f"strategy.sweep: the head's {moving[0]} keeps statistics of batches, and heads that are tried at once "
             "would share them. Remove strategy.sweep and give one rate, or use strategy.solver=lbfgs."
         )
+
+
+def refuse_processes(processes: int, what: str) -> None:
+    """Raise a UserError where there are several: each would fit its own share of the rows."""
+    if processes > 1:
+        raise UserError(f"{what} runs in one process: features take little work. Start it without a launcher.")
 
 
 def weight_decays(recipe: Recipe, own: float) -> tuple[float, ...]:

@@ -23,7 +23,7 @@ from hf_finetune.errors import UserError
 from hf_finetune.model.replay import attached
 from hf_finetune.recipes.schema import Recipe
 from hf_finetune.training.cached_samples import CachedSamples
-from hf_finetune.training.head_checks import refuse_without_features
+from hf_finetune.training.head_checks import refuse_processes, refuse_without_features
 from hf_finetune.training.stages import schedule_of
 
 if TYPE_CHECKING:
@@ -44,13 +44,14 @@ def sweep_head(
         under "sweep" what was chosen and each score; nothing without a sweep.
 
     Raises:
-        UserError: the features are not kept, or no head has a score that is a number.
+        UserError: the features are not kept, there are several processes, or no head has a score that is a number.
     """
     sweep = getattr(recipe.strategy, "sweep", None)
     if sweep is None:
         return {}
     args = trainer.args
     if begun is None:
+        refuse_processes(args.world_size, "strategy.sweep")  # it was to go on, and no checkpoint is whole
         refuse_without_features(trainer, "strategy.sweep")
         begun = _sweep(sweep, trainer)
         origin = "the best of the sweep"

@@ -118,14 +118,16 @@ class SplitFeatures:
         if not first_on_machine():
             return False
         entry, damaged = store.find(self.key)
-        if damaged:
-            warn(f"features in {store.home() / self.key} are damaged: they are computed again.")
         if entry is not None:
             if self._same(entry):
                 return False
-            store.drop(entry)
+            store.drop(entry.folder)
+        folder = store.home() / self.key
         if store.stays(self.key):
-            return f"{store.home() / self.key} cannot be replaced (another user's?)"
+            return f"{folder} cannot be replaced (another user's?)"
+        if damaged or entry is not None:
+            why = "are damaged" if damaged else "are not what the model gives now"
+            warn(f"features in {folder} {why}: they are computed again.")
         if self.known:  # then no room was made for it
             self._room_again()
         try:
@@ -191,7 +193,6 @@ class SplitFeatures:
             ].float()
             if (now - then).abs().mean() <= self.tolerance * now.abs().mean() + 1e-6:
                 return True
-        warn(f"features in {entry.folder} are not what the model gives now: they are computed again.")
         return False
 
 

@@ -198,8 +198,9 @@ class FinetuneTrainer(FiniteSteps, LeanTrainer, PacedTrainer, FormattedSteps, Wh
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """The schedule that `training.lr_scheduler_type` names; over each stage anew where there are several."""
         optimizer = self.optimizer if optimizer is None else optimizer
-        # Where transformers' `cosine_with_min_lr` and `polynomial` look for the rate; groups have their own.
-        optimizer.defaults["lr"] = self.args.learning_rate
+        # Where transformers' `cosine_with_min_lr` and `polynomial` look for the rate; groups have their own, and
+        # DeepSpeed's optimizer no such place.
+        getattr(optimizer, "defaults", {})["lr"] = self.args.learning_rate
         if self.stages is not None and self.lr_scheduler is None:
             self.lr_scheduler = self.stages.scheduler(self.args, optimizer, num_training_steps)
             self._created_lr_scheduler = True
