@@ -135,8 +135,9 @@ def _run(
     task = _read_data(recipe, source)
     training.fit_to_data(arguments, recipe, task, trust_remote_code)
 
-    loaded = _load_model(recipe, task, trust_remote_code)
-    applied = apply_strategy(loaded, recipe)
+    with training.loaded_whole(arguments):
+        loaded = _load_model(recipe, task, trust_remote_code)
+        applied = apply_strategy(loaded, recipe)
     training.check_head(recipe, applied, arguments.world_size, folder.recorded)
     kernels.enter_context(training.fast_kernels(applied.model, folder.recorded, arguments.train_batch_size))
     table = applied.table(rate)

@@ -23,6 +23,7 @@ from hf_finetune.training.run_facts import facts
 from hf_finetune.training.saving_run import save
 from hf_finetune.training.scoring import Report, score
 from hf_finetune.training.setup import build_trainer, data_in_words, head_in_words, make_samples, plan_in_words
+from hf_finetune.training.sharding import loaded_whole
 from hf_finetune.training.threads import use_every_core
 from hf_finetune.training.told import told
 from hf_finetune.training.trainer import FinetuneTrainer
@@ -51,6 +52,7 @@ __all__ = [
     "keep_token_from_workers",
     "kept_facts",
     "learn",
+    "loaded_whole",
     "make_samples",
     "meet_anew",
     "plan_in_words",

@@ -1,10 +1,32 @@
-"""What accelerate must be told of a model before it shards it (FSDP2)."""
+"""What accelerate and DeepSpeed must be told of a model before they shard it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
+from transformers import TrainingArguments
+
+
+@contextmanager
+def loaded_whole(arguments: TrainingArguments) -> Iterator[None]:
+    """Inside, transformers loads whole models: under ZeRO-3 it would shard them, and DeepSpeed does that later too.
+
+    Heads, adapters, surgery and the counting of parameters need whole tensors.
+    """
+    from transformers.integrations import deepspeed
+
+    plugin = arguments.deepspeed_plugin
+    if plugin is None:
+        yield
+        return
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed.set_hf_deepspeed_config(plugin.dschf)
 
 
 def shard_embeddings_once(model: Any) -> None:
