@@ -11,6 +11,7 @@ import numpy as np
 from hf_finetune.data.checks import Inspection, inspect, paths_of
 from hf_finetune.data.cleaning_copies import Copy, exact_copies, near_copies
 from hf_finetune.data.cleaning_hashes import look_at_images
+from hf_finetune.data.shown import shown
 from hf_finetune.data.splits import at_most_per_class
 from hf_finetune.errors import DataError
 
@@ -25,6 +26,12 @@ _WORDS = {
     "duplicate": ("exact copy", "exact copies"),
     "near_duplicate": ("near copy", "near copies"),
     "max_per_class": ("row above max_per_class", "rows above max_per_class"),
+}
+# What leaves out the rule of a kind, for those that can drop every row.
+_OFF = {
+    "empty": "data.clean.empty=false",
+    "duplicate": "data.clean.duplicates=false",
+    "near_duplicate": "data.clean.near_duplicates=null",
 }
 
 
@@ -52,14 +59,18 @@ class Cleaning:
 
     def in_words(self) -> str:
         """One line: how many rows were dropped, and of which kinds."""
-        counts = {kind: sum(row["kind"] == kind for row in self.dropped) for kind in _WORDS}
-        told = [f"{count:,} {_WORDS[kind][count != 1]}" for kind, count in counts.items() if count]
-        if not told:
-            return f"data.clean: nothing to drop in {self.looked_at:,} training rows"
-        line = f"data.clean: dropped {', '.join(told)} of {self.looked_at:,} training rows (cleaned.jsonl lists them)"
+        line = f"data.clean: nothing to drop in {self.looked_at:,} training rows"
+        if self.dropped:
+            line = (
+                f"data.clean: dropped {self._counts()} of {self.looked_at:,} training rows (cleaned.jsonl lists them)"
+            )
         if self.contradictions:
             line += f"; copies with another label than the row that stays: {self.contradictions:,}"
         return line
+
+    def _counts(self) -> str:
+        counts = {kind: sum(row["kind"] == kind for row in self.dropped) for kind in _WORDS}
+        return ", ".join(f"{count:,} {_WORDS[kind][count != 1]}" for kind, count in counts.items() if count)
 
     def before_validation(self, train: LabeledSplit, validation: LabeledSplit | None) -> np.ndarray:
         """Drop empty rows and copies, before a share of the rows is held out for validation.
@@ -74,6 +85,9 @@ class Cleaning:
 
         Returns:
             numbers of the training rows that stay, sorted.
+
+        Raises:
+            DataError: none stays.
         """
         self.looked_at = len(train.rows)
         looked = inspect(train.rows, self.channels)
@@ -82,6 +96,8 @@ class Cleaning:
         for place, kind, reason in [*self._empty(looked), *self._copies(train, looked, validation)]:
             found.setdefault(place, (kind, reason))
         self._drop(train, numbers, found)
+        if len(found) == len(numbers):
+            self._refuse_no_rows(len(numbers))
         return np.delete(numbers, list(found))
 
     def after_validation(self, train: LabeledSplit) -> np.ndarray:
@@ -107,6 +123,19 @@ class Cleaning:
         }
         self._drop(train, numbers, reasons)
         return kept
+
+    def _refuse_no_rows(self, rows: int) -> None:
+        # No folder of the run will list them in cleaned.jsonl: the first is told.
+        first, kinds = self.dropped[0], {row["kind"] for row in self.dropped}
+        path = f" ({shown(first['path'], 300)})" if first["path"] else ""
+        # Of copies one would train, were there none in the validation split.
+        other = "name another validation split, " if kinds - {"empty"} else ""
+        rules = ", ".join(rule for kind, rule in _OFF.items() if kind in kinds)
+        raise DataError(
+            f"data.clean leaves no training row: it dropped {self._counts()} of {rows:,} rows. The first is "
+            f"{first['split']} row {first['row']}{path}: {first['reason']}.\n"
+            f"Mend the data, {other}or leave rules out: {rules}; data.clean=null drops nothing."
+        )
 
     def _empty(self, looked: Inspection) -> Iterator[tuple[int, str, str]]:
         if self.clean.empty:
