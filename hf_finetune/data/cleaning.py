@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_finetune.data.checks import Inspection, inspect, paths_of
-from hf_finetune.data.cleaning_copies import Copy, exact_copies, near_copies
+from hf_finetune.data.cleaning_copies import Copy, comparable, exact_copies, near_copies
 from hf_finetune.data.cleaning_hashes import look_at_images
 from hf_finetune.data.shown import shown
 from hf_finetune.data.splits import at_most_per_class
@@ -47,6 +47,7 @@ class Cleaning:
         dropped: {"split", "row", "path", "kind", "reason"} of each; `row` counts in the source split.
         looked_at: training rows before.
         contradictions: how many of the dropped copies had another label than the row that stays.
+        not_compared: training images that are near copies of none, as their alpha channel is no part of the hash.
     """
 
     clean: Clean
@@ -56,6 +57,7 @@ class Cleaning:
     dropped: list[dict[str, Any]] = field(default_factory=list)
     looked_at: int = 0
     contradictions: int = 0
+    not_compared: int = 0
 
     def in_words(self) -> str:
         """One line: how many rows were dropped, and of which kinds."""
@@ -66,6 +68,8 @@ class Cleaning:
             )
         if self.contradictions:
             line += f"; copies with another label than the row that stays: {self.contradictions:,}"
+        if self.not_compared:
+            line += f"; not compared by near_duplicates, for their alpha channel: {self.not_compared:,}"
         return line
 
     def _counts(self) -> str:
@@ -169,10 +173,8 @@ class Cleaning:
         copies = exact_copies(digests) if self.clean.duplicates else []
         if self.clean.near_duplicates is None or "image" not in splits[0][0].rows.column_names:
             return copies
-        # All images of one colour look alike, whatever the colour.
-        plain = [is_plain for _, looked in splits for is_plain in looked.plain]
-        gone = {copy.place for copy in copies}
-        places = [p for p, digest in enumerate(digests) if digest and p not in gone and not plain[p]]
+        self.not_compared = sum(splits[-1][1].masked)  # train is the last
+        places = comparable(digests, [looked for _, looked in splits], copies)
         hashes = np.concatenate([look_at_images(split.rows).hashes for split, _ in splits])
         return [*copies, *near_copies(hashes, places, self.clean.near_duplicates)]
 
