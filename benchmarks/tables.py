@@ -63,7 +63,8 @@ def _bars(record: Record) -> list[str]:
             lines.append(f"- {bar['words']}: {bound}; not run yet.")
             continue
         verdict = "met" if is_met(bar, value[0]) else "**not met**"
-        lines.append(f"- {bar['words']}: **{value[0]:.2f}** ({bound}; {verdict}; {value[1]} round{'s' * (value[1] != 1)})")
+        rounds = f"{value[1]} round{'s' * (value[1] != 1)}"
+        lines.append(f"- {bar['words']}: **{value[0]:.2f}** ({bound}; {verdict}; {rounds})")
     return [*lines, *_same_accuracy(record)]
 
 

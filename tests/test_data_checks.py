@@ -17,6 +17,7 @@ from data_samples import (  # noqa: F401
     rotated_by_exif,
 )
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+from PIL import Image as Pillow
 
 from hf_finetune.data import checks, decode_image, load_data, passes
 from hf_finetune.errors import DataError
@@ -297,6 +298,15 @@ def test_a_shape_in_the_alpha_channel_is_plain_for_three_channels_alone():
     shape.putalpha(photo(1).convert("L"))
     assert checks.inspect(shown([shape])).plain == [True]
     assert checks.inspect(shown([shape]), 4).plain == [False]
+
+
+def test_images_are_plain_for_four_channels_where_all_four_are():
+    colours = [(0, 0, 0, 0), (9, 8, 7, 90), (9, 8, 7, 255)]
+    rows = shown([*(Pillow.new("RGBA", (8, 8), colour) for colour in colours), in_alpha(1, 0), in_alpha(1, 255)])
+    four = checks.inspect(rows, 4)
+    assert four.plain == checks.inspect(rows).plain == [True, True, True, False, False]
+    assert four.masked == [True, True, False, True, False] and not any(checks.inspect(rows).masked)
+    assert four.select([3, 4]).masked == [True, False]
 
 
 def test_the_fingerprint_changes_with_an_alpha_channel():

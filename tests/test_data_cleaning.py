@@ -179,6 +179,27 @@ def test_rules_that_cannot_be_are_faults(overrides, words):
     assert words in str(error.value)
 
 
+def test_a_validation_split_that_holds_every_training_row():
+    source = DatasetDict(train=texts([*TEXTS[:3], "", " "]), dev=texts(TEXTS))
+    with pytest.raises(DataError) as error:
+        clean_texts(source, {}, validation="dev")
+    assert str(error.value) == (
+        "data.clean leaves no training row: it dropped 2 empty rows, 3 exact copies of 5 rows. The first is train row "
+        "3: the text is empty.\nMend the data, name another validation split, or leave rules out: "
+        "data.clean.empty=false, data.clean.duplicates=false; data.clean=null drops nothing."
+    )
+
+
+@pytest.mark.parametrize("validation", ["dev", 0.1])
+def test_training_images_that_are_all_of_one_colour(validation):
+    plain = [Pillow.new("RGB", (20, 20), (level, 0, 0)) for level in range(10)]
+    source = DatasetDict(train=images(plain), dev=images([photo(n) for n in range(8)]))
+    recipe = image_recipe("memory", clean={}, validation=validation, test_split=None)
+    with pytest.raises(DataError, match="dropped 10 empty rows of 10 rows") as error:
+        load_data(recipe, source)
+    assert "validation split" not in str(error.value)
+
+
 def test_numbers_have_no_classes_to_cap():
     source = texts(TEXTS, [n / 7 for n in range(40)])
     with pytest.raises(DataError, match="max_train_samples"):

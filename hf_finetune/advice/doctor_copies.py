@@ -9,7 +9,7 @@ import numpy as np
 
 from hf_finetune.advice.doctor_material import Material
 from hf_finetune.advice.doctor_report import Section, count, row_name
-from hf_finetune.data.cleaning_copies import Copy, exact_copies, near_copies
+from hf_finetune.data.cleaning_copies import Copy, comparable, exact_copies, near_copies
 
 _USUAL_BITS = 4
 
@@ -25,14 +25,14 @@ def copies(material: Material) -> Section:
     pairs = [_pair(material, origins, copy) for copy in exact]
     _tell(section, pairs, "exact copies", "exact")
     if material.train.facts is not None:
-        gone = {copy.place for copy in exact}
-        plain = [is_plain for place in order for is_plain in material.splits[place].looked.plain]
-        places = [place for place, digest in enumerate(digests) if digest and place not in gone and not plain[place]]
+        places = comparable(digests, [material.splits[place].looked for place in order], exact)
         hashes = np.concatenate([material.splits[place].facts.hashes for place in order])  # type: ignore[union-attr]
         clean = material.recipe.data.clean
         bits = clean.near_duplicates if clean and clean.near_duplicates is not None else _USUAL_BITS
         near = [_pair(material, origins, copy) for copy in near_copies(hashes, places, bits)]
         _tell(section, near, f"near copies (at most {bits} of 64 bits of the perceptual hash differ)", "near")
+        if masked := sum(sum(split.looked.masked) for split in material.splits):
+            section.lines.append(f"not compared for near copies: {count(masked, 'image')} with an alpha channel")
         _advise_near(section, material, near, bits)
     _advise_exact(section, material, pairs)
     return section

@@ -23,7 +23,7 @@ from hf_finetune.errors import DataError
 
 _NAMED = 10  # broken rows that an error names
 _MOST_TO_ONE = 200  # an image's sides; where the shorter one is resized to 224 pixels, the other would have 44,800
-_VERSION = "4"  # of what is looked at; part of the cache's key
+_VERSION = "5"  # of what is looked at; part of the cache's key
 _FEATURES = Features(
     {
         "reason": Value("string"),
@@ -31,6 +31,7 @@ _FEATURES = Features(
         "alpha": Value("string"),
         "coloured": Value("bool"),
         "plain": Value("bool"),
+        "plain_with_alpha": Value("bool"),
     }
 )
 
@@ -45,7 +46,8 @@ class Inspection:
             text and its pair.
         alphas: hash of an alpha channel that the model is not shown; "" where there is none, or it is opaque.
         coloured: whether an image shows colour; False for text.
-        plain: whether all pixels of an image are equal; False for text.
+        plain: whether all pixels of an image are equal, in what the model is shown of it; False for text.
+        masked: whether the model is shown an alpha channel that is not opaque.
     """
 
     reasons: list[str | None]
@@ -53,26 +55,16 @@ class Inspection:
     alphas: list[str]
     coloured: list[bool]
     plain: list[bool]
+    masked: list[bool]
 
     @property
     def contents(self) -> list[str]:
         """Hash of all that each row holds, whatever of it this run's model is shown."""
         return [digest + alpha for digest, alpha in zip(self.digests, self.alphas, strict=True)]
 
-    def with_alpha(self) -> Inspection:
-        """As a model of four channels sees the rows: images that differ in their alpha channel alone are no copies."""
-        plain = [plain and not alpha for plain, alpha in zip(self.plain, self.alphas, strict=True)]
-        return Inspection(self.reasons, self.contents, [""] * len(self.alphas), self.coloured, plain)
-
     def select(self, places: Sequence[int]) -> Inspection:
         """What was found in these rows of the split."""
-        return Inspection(
-            [self.reasons[place] for place in places],
-            [self.digests[place] for place in places],
-            [self.alphas[place] for place in places],
-            [self.coloured[place] for place in places],
-            [self.plain[place] for place in places],
-        )
+        return Inspection(*([values[place] for place in places] for values in vars(self).values()))
 
 
 def inspect(split: Dataset, channels: int | None = None) -> Inspection:
@@ -84,8 +76,15 @@ def inspect(split: Dataset, channels: int | None = None) -> Inspection:
     """
     look = _inspect_images if "image" in split.column_names else _inspect_texts
     found = cached_pass(split, look, _FEATURES, "inspection", _VERSION, "Checking rows")
-    looked = Inspection(found["reason"], found["digest"], found["alpha"], found["coloured"], found["plain"])
-    return looked.with_alpha() if channels == 4 else looked
+    unmasked = [False] * len(split)
+    looked = Inspection(found["reason"], found["digest"], found["alpha"], found["coloured"], found["plain"], unmasked)
+    return _with_alpha(looked, found["plain_with_alpha"]) if channels == 4 else looked
+
+
+def _with_alpha(looked: Inspection, plain: list[bool]) -> Inspection:
+    """As a model of four channels sees the rows: images that differ in their alpha channel alone are no copies."""
+    masked = [bool(alpha) for alpha in looked.alphas]
+    return Inspection(looked.reasons, looked.contents, [""] * len(masked), looked.coloured, plain, masked)
 
 
 def _inspect_images(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -93,27 +92,27 @@ def _inspect_images(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     return {name: [row[place] for row in rows] for place, name in enumerate(_FEATURES)}
 
 
-def _inspect_image(value: Any) -> tuple[str | None, str, str, bool, bool]:
-    """Reason, digest, alpha, coloured and plain of one image."""
+def _inspect_image(value: Any) -> tuple[str | None, str, str, bool, bool, bool]:
+    """Reason, digest, alpha, coloured, plain, and plain with its alpha channel, of one image."""
     try:
         if is_bands(value):
             bands = load_bands(value)
             # The type says what the numbers are shares of: true is white, and 1 of bytes is nearly black.
             digest = _digest(bands, f"{bands.dtype.str} {bands.shape}")
-            return None, digest, "", False, bool(bands.min() == bands.max())
+            is_plain = bool(bands.min() == bands.max())
+            return None, digest, "", False, is_plain, is_plain
         image = decode_image(value, None)
     except OSError as error:
-        return f"the image cannot be decoded: {why_undecodable(value, error)}", "", "", False, False
+        return f"the image cannot be decoded: {why_undecodable(value, error)}", "", "", False, False, False
     if (fault := shape_fault(image)) is not None:
-        return fault, "", "", False, False
+        return fault, "", "", False, False, False
     size, alpha = f"{image.width}x{image.height}", ""
-    if image.mode == "RGBA":
-        channel = image.getchannel("A")
-        alpha = "" if channel.getextrema() == (255, 255) else _digest(channel, size)
-        image = image.convert("RGB")
     extrema: Any = image.getextrema()  # (lowest, highest) of each channel
-    is_plain = all(lowest == highest for lowest, highest in extrema)
-    return None, _digest(image, size), alpha, _shows_colour(image), is_plain
+    even = [lowest == highest for lowest, highest in extrema]
+    if image.mode == "RGBA":
+        alpha = "" if extrema[3] == (255, 255) else _digest(image.getchannel("A"), size)
+        image = image.convert("RGB")
+    return None, _digest(image, size), alpha, _shows_colour(image), all(even[:3]), all(even)
 
 
 def _digest(pixels: Image.Image | np.ndarray, key: str) -> str:
@@ -155,6 +154,7 @@ def _inspect_texts(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         "alpha": [""] * len(rows),
         "coloured": never,
         "plain": never,
+        "plain_with_alpha": never,
     }
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_finetune.data.checks import Inspection, inspect, paths_of
-from hf_finetune.data.cleaning_copies import Copy, exact_copies, near_copies
+from hf_finetune.data.cleaning_copies import Copy, comparable, exact_copies, near_copies
 from hf_finetune.data.cleaning_hashes import look_at_images
+from hf_finetune.data.shown import shown
 from hf_finetune.data.splits import at_most_per_class
 from hf_finetune.errors import DataError
 
@@ -26,6 +27,12 @@ _WORDS = {
     "near_duplicate": ("near copy", "near copies"),
     "max_per_class": ("row above max_per_class", "rows above max_per_class"),
 }
+# What leaves out the rule of a kind, for those that can drop every row.
+_OFF = {
+    "empty": "data.clean.empty=false",
+    "duplicate": "data.clean.duplicates=false",
+    "near_duplicate": "data.clean.near_duplicates=null",
+}
 
 
 @dataclass
@@ -40,6 +47,7 @@ class Cleaning:
         dropped: {"split", "row", "path", "kind", "reason"} of each; `row` counts in the source split.
         looked_at: training rows before.
         contradictions: how many of the dropped copies had another label than the row that stays.
+        not_compared: training images that are near copies of none, as their alpha channel is no part of the hash.
     """
 
     clean: Clean
@@ -49,17 +57,24 @@ class Cleaning:
     dropped: list[dict[str, Any]] = field(default_factory=list)
     looked_at: int = 0
     contradictions: int = 0
+    not_compared: int = 0
 
     def in_words(self) -> str:
         """One line: how many rows were dropped, and of which kinds."""
-        counts = {kind: sum(row["kind"] == kind for row in self.dropped) for kind in _WORDS}
-        told = [f"{count:,} {_WORDS[kind][count != 1]}" for kind, count in counts.items() if count]
-        if not told:
-            return f"data.clean: nothing to drop in {self.looked_at:,} training rows"
-        line = f"data.clean: dropped {', '.join(told)} of {self.looked_at:,} training rows (cleaned.jsonl lists them)"
+        line = f"data.clean: nothing to drop in {self.looked_at:,} training rows"
+        if self.dropped:
+            line = (
+                f"data.clean: dropped {self._counts()} of {self.looked_at:,} training rows (cleaned.jsonl lists them)"
+            )
         if self.contradictions:
             line += f"; copies with another label than the row that stays: {self.contradictions:,}"
+        if self.not_compared:
+            line += f"; not compared by near_duplicates, for their alpha channel: {self.not_compared:,}"
         return line
+
+    def _counts(self) -> str:
+        counts = {kind: sum(row["kind"] == kind for row in self.dropped) for kind in _WORDS}
+        return ", ".join(f"{count:,} {_WORDS[kind][count != 1]}" for kind, count in counts.items() if count)
 
     def before_validation(self, train: LabeledSplit, validation: LabeledSplit | None) -> np.ndarray:
         """Drop empty rows and copies, before a share of the rows is held out for validation.
@@ -74,6 +89,9 @@ class Cleaning:
 
         Returns:
             numbers of the training rows that stay, sorted.
+
+        Raises:
+            DataError: none stays.
         """
         self.looked_at = len(train.rows)
         looked = inspect(train.rows, self.channels)
@@ -82,6 +100,8 @@ class Cleaning:
         for place, kind, reason in [*self._empty(looked), *self._copies(train, looked, validation)]:
             found.setdefault(place, (kind, reason))
         self._drop(train, numbers, found)
+        if len(found) == len(numbers):
+            self._refuse_no_rows(len(numbers))
         return np.delete(numbers, list(found))
 
     def after_validation(self, train: LabeledSplit) -> np.ndarray:
@@ -107,6 +127,19 @@ class Cleaning:
         }
         self._drop(train, numbers, reasons)
         return kept
+
+    def _refuse_no_rows(self, rows: int) -> None:
+        # No folder of the run will list them in cleaned.jsonl: the first is told.
+        first, kinds = self.dropped[0], {row["kind"] for row in self.dropped}
+        path = f" ({shown(first['path'], 300)})" if first["path"] else ""
+        # Of copies one would train, were there none in the validation split.
+        other = "name another validation split, " if kinds - {"empty"} else ""
+        rules = ", ".join(rule for kind, rule in _OFF.items() if kind in kinds)
+        raise DataError(
+            f"data.clean leaves no training row: it dropped {self._counts()} of {rows:,} rows. The first is "
+            f"{first['split']} row {first['row']}{path}: {first['reason']}.\n"
+            f"Mend the data, {other}or leave rules out: {rules}; data.clean=null drops nothing."
+        )
 
     def _empty(self, looked: Inspection) -> Iterator[tuple[int, str, str]]:
         if self.clean.empty:
@@ -140,10 +173,8 @@ class Cleaning:
         copies = exact_copies(digests) if self.clean.duplicates else []
         if self.clean.near_duplicates is None or "image" not in splits[0][0].rows.column_names:
             return copies
-        # All images of one colour look alike, whatever the colour.
-        plain = [is_plain for _, looked in splits for is_plain in looked.plain]
-        gone = {copy.place for copy in copies}
-        places = [p for p, digest in enumerate(digests) if digest and p not in gone and not plain[p]]
+        self.not_compared = sum(splits[-1][1].masked)  # train is the last
+        places = comparable(digests, [looked for _, looked in splits], copies)
         hashes = np.concatenate([look_at_images(split.rows).hashes for split, _ in splits])
         return [*copies, *near_copies(hashes, places, self.clean.near_duplicates)]
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hf_finetune.data.cleaning_neighbours import near_pairs
+
+if TYPE_CHECKING:
+    from hf_finetune.data.checks import Inspection
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,22 @@ def exact_copies(digests: Sequence[str]) -> list[Copy]:
         if digest and (original := first.setdefault(digest, place)) != place:
             copies.append(Copy(place, original))
     return copies
+
+
+def comparable(digests: Sequence[str], looked: Iterable[Inspection], exact: Iterable[Copy]) -> list[int]:
+    """The places of images whose perceptual hashes can tell near copies, for `near_copies`.
+
+    Not those of one colour, which all look alike, whatever the colour; nor those whose alpha channel the model is shown
+    and is not opaque: the hash is of the other channels, and does not know what the alpha channel shows.
+
+    Args:
+        digests: of all images; "" where one is to be left out.
+        looked: what was found in the splits that they are of, in order.
+        exact: exact copies, which are told as such.
+    """
+    unfit = [plain or masked for split in looked for plain, masked in zip(split.plain, split.masked, strict=True)]
+    gone = {copy.place for copy in exact}
+    return [place for place, digest in enumerate(digests) if digest and place not in gone and not unfit[place]]
 
 
 def near_copies(hashes: np.ndarray, places: Sequence[int] | np.ndarray, distance: int) -> list[Copy]:
