@@ -138,6 +138,7 @@ def _run(
     with training.loaded_whole(arguments):
         loaded = _load_model(recipe, task, trust_remote_code)
         applied = apply_strategy(loaded, recipe)
+    training.refuse_batch_norm(applied.model, number_format.name)
     training.check_head(recipe, applied, arguments.world_size, folder.recorded)
     kernels.enter_context(training.fast_kernels(applied.model, folder.recorded, arguments.train_batch_size))
     table = applied.table(rate)

@@ -18,7 +18,7 @@ from hf_finetune.evaluation.task_scores import best_of_tasks, check_tasks
 from hf_finetune.recipes.schema import Recipe
 from hf_finetune.recipes.staging import is_staged, total_epochs
 from hf_finetune.training.optimizers import plain_optimizer
-from hf_finetune.training.precision import Precision, launcher_shards_the_model
+from hf_finetune.training.precision import Precision, launched_by_fsdp, launcher_shards_the_model
 from hf_finetune.training.reporting import check_reporting
 
 if TYPE_CHECKING:
@@ -73,17 +73,17 @@ def build_arguments(recipe: Recipe, learning_rate: float, checkpoints: Path, pre
 
 
 def refuse_sharding_on_cpu() -> None:
-    """Stop where the accelerate config asks for FSDP or DeepSpeed and the CPU trains.
+    """Stop where the accelerate config asks for FSDP and the CPU trains; DeepSpeed shards there too.
 
     accelerate would train whole copies of the model there, without a word.
 
     Raises:
         UserError: it does.
     """
-    if launcher_shards_the_model() and _on_cpu():
+    if launched_by_fsdp() and _on_cpu():
         raise UserError(
-            "The accelerate config asks for FSDP or DeepSpeed, which need GPUs, and none is used here: accelerate_"
-            "configs/cpu_2proc.yaml starts processes of the CPU, each with the whole model."
+            "The accelerate config asks for FSDP, which needs GPUs, and none is used here: accelerate_configs/"
+            "cpu_2proc.yaml starts processes of the CPU, each with the whole model."
         )
 
 

@@ -92,5 +92,14 @@ def _cpu_has_bf16() -> bool:
 
 def launcher_shards_the_model() -> bool:
     """Whether the accelerate config asks for FSDP or DeepSpeed, which then own precision, saving and loading."""
-    switches = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
-    return any(os.environ.get(name, "false").lower() == "true" for name in switches)
+    return launched_by_fsdp() or launched_by_deepspeed()
+
+
+def launched_by_fsdp() -> bool:
+    """Whether the accelerate config asks for FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def launched_by_deepspeed() -> bool:
+    """Whether the accelerate config asks for DeepSpeed."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"

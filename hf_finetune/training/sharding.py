@@ -9,6 +9,10 @@ from typing import Any
 from torch import nn
 from transformers import TrainingArguments
 
+from hf_finetune.errors import UserError
+from hf_finetune.strategy.frozen import batch_norms
+from hf_finetune.training.precision import Precision, launched_by_deepspeed
+
 
 @contextmanager
 def loaded_whole(arguments: TrainingArguments) -> Iterator[None]:
@@ -27,6 +31,22 @@ def loaded_whole(arguments: TrainingArguments) -> Iterator[None]:
         yield
     finally:
         deepspeed.set_hf_deepspeed_config(plugin.dschf)
+
+
+def refuse_batch_norm(model: nn.Module, precision: Precision) -> None:
+    """Stop where DeepSpeed would hold weights in 16 bits and the statistics of a BatchNorm in 32.
+
+    Raises:
+        UserError: it would; torch refuses that in the first step.
+    """
+    if not launched_by_deepspeed() or precision == "no":
+        return
+    if names := batch_norms(model):
+        raise UserError(
+            f"DeepSpeed holds weights in {precision}, and {names[0]} is a BatchNorm, whose statistics are in fp32: "
+            "torch does not take both. Give precision=no and accelerate launch --mixed_precision no, or use "
+            "accelerate_configs/multi_gpu.yaml."
+        )
 
 
 def shard_embeddings_once(model: Any) -> None:

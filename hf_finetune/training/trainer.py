@@ -167,7 +167,9 @@ class FinetuneTrainer(FiniteSteps, LeanTrainer, PacedTrainer, FormattedSteps, Wh
         """A batch on the device, images normalized; of rows, with the features that are kept of them."""
         if self.prefix is not None:
             inputs = self.prefix.prepare(inputs)
-        return normalized(super()._prepare_inputs(inputs))
+        inputs = normalized(super()._prepare_inputs(inputs))
+        # Pixels are numbers with a fraction only now, and DeepSpeed's weights want them in their own format.
+        return super()._prepare_inputs(inputs) if self.is_deepspeed_enabled else inputs
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Nothing is counted: the Trainer would walk over all parameters at every step, and count padding."""
