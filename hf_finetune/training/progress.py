@@ -9,7 +9,6 @@ from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import SaveStrategy
 
 from hf_finetune.console import is_muted, say
 from hf_finetune.training.live_table import Evaluation, LiveTable
@@ -74,7 +73,7 @@ class Progress(TrainerCallback):
             return
         before = state.best_metric
         better = before is None or (value != before and (value > before) == bool(args.greater_is_better))
-        better = better and (self.can_be_chosen() or args.save_strategy == SaveStrategy.NO)
+        better = better and self.can_be_chosen()
         loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
         if self.table is not None:
             training = "" if loss is None else f"{loss:.4f}"
