@@ -71,6 +71,12 @@ class ExactTrainer(SealedTrainer):
             self._save_later, self.control.should_save = False, True
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
+    def _evaluate(self, *args: Any, skip_scheduler: bool = False) -> dict[str, float]:
+        """As the Trainer's; `training.eval_on_start`, which skips the scheduler, is of the start of a run alone."""
+        if skip_scheduler and self.state.global_step > 0:
+            return {}
+        return super()._evaluate(*args, skip_scheduler=skip_scheduler)  # type: ignore[no-any-return]
+
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """As the Trainer's, of steps that are saved alone: another one could not be gone back to at the end.
 
@@ -87,7 +93,8 @@ class ExactTrainer(SealedTrainer):
 
     def can_be_chosen(self) -> bool:
         """Whether the step that is validated now is one that is saved, or is saved if it is the best."""
-        return bool(self.args.save_strategy == SaveStrategy.BEST or self.control.should_save or self._save_later)
+        saved = self.args.save_strategy == SaveStrategy.BEST or self.control.should_save or self._save_later
+        return bool(saved and self.state.global_step > 0)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Beside the states of random numbers, the loss of the steps that are not logged yet, of each process."""
