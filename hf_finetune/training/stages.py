@@ -6,6 +6,7 @@ torch's optimizers pass over parameters without one: no step, no weight decay.
 
 from __future__ import annotations
 
+import math
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -128,13 +129,18 @@ class Stages(TrainerCallback):
 
 
 class Patience(EarlyStoppingCallback):
-    """Early stopping that does not end a run before its last stage, in which most is learned.
+    """Early stopping by all evaluations, which does not end a run before its last stage, in which most is learned.
+
+    transformers' own compares with the best step that is saved: where fewer are saved than are evaluated, it began anew
+    at each score that beat that one, and as long as there was none. That of `training.eval_on_start` is of no training.
 
     Args:
         early_stopping_patience: evaluations without a better one.
         early_stopping_threshold: by how much a better one is better.
         after: share of the run's steps before the last stage, in which evaluations do not count.
     """
+
+    best: float | None = None
 
     def __init__(
         self, early_stopping_patience: int = 1, early_stopping_threshold: float | None = 0.0, after: float = 0.0
@@ -145,14 +151,29 @@ class Patience(EarlyStoppingCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **kwargs: Any
     ) -> None:
-        """Count this evaluation, if it is of the last stage."""
-        if state.global_step > round(state.max_steps * self.after):
+        """Compare this evaluation with those before it, and count it if it is of the last stage."""
+        if state.global_step > 0:
             super().on_evaluate(args, state, control, metrics, **kwargs)
+
+    def check_metric_value(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metric_value: float
+    ) -> None:
+        """A better score is the best from here on; NaN is never better."""
+        if self._is_better(float(metric_value), bool(args.greater_is_better)):
+            self.best, self.early_stopping_patience_counter = float(metric_value), 0
+        elif state.global_step > round(state.max_steps * self.after):
+            self.early_stopping_patience_counter += 1
+
+    def _is_better(self, value: float, greater: bool) -> bool:
+        if self.best is None:
+            return not math.isnan(value)
+        return (value - self.best if greater else self.best - value) > (self.early_stopping_threshold or 0.0)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps; transformers makes the callback anew from it."""
         kept: dict[str, Any] = super().state()
         kept["args"]["after"] = self.after
+        kept["attributes"]["best"] = self.best
         return kept
 
 
