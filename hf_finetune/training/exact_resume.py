@@ -105,7 +105,7 @@ class ExactTrainer(SealedTrainer):
         return bool((due or self.args.save_strategy == SaveStrategy.BEST) and self.state.global_step > 0)
 
     def _ends_here(self) -> bool:
-        """Whether training is over and leaves a checkpoint of its last step, though patience ended it and none is due."""
+        """Whether training is over and leaves a checkpoint of its last step; where patience ended it, none was due."""
         return bool(self.control.should_training_stop and self.args.save_strategy == SaveStrategy.STEPS)
 
     def _save_rng_state(self, output_dir: str) -> None:

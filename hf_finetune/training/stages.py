@@ -17,11 +17,11 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.optimization import get_scheduler
 
 from hf_finetune.console import say
 from hf_finetune.errors import UserError
 from hf_finetune.training.precision import launcher_shards_the_model
+from hf_finetune.training.schedules import build_scheduler
 
 if TYPE_CHECKING:
     from hf_finetune.strategy import Applied
@@ -186,22 +186,13 @@ def schedule_of(args: TrainingArguments, steps: int, rate: float) -> Callable[[i
         rate: some schedulers end at a rate of their own (`min_lr`, `lr_end`), which is another share of each rate.
 
     Raises:
-        UserError: a scheduler that follows the validation score, or ends above the rate.
+        UserError: a scheduler that follows the validation score, or see `build_scheduler`.
     """
-    dummy = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
-    try:
-        scheduler = get_scheduler(
-            args.lr_scheduler_type,
-            optimizer=dummy,
-            num_warmup_steps=args.get_warmup_steps(steps),
-            num_training_steps=steps,
-            scheduler_specific_kwargs=args.lr_scheduler_kwargs,
-        )
-    except ValueError as fault:
-        raise UserError(f"training.lr_scheduler_kwargs: transformers refuses them: {fault}") from fault
+    kind = args.lr_scheduler_type
+    scheduler = build_scheduler(kind, args.lr_scheduler_kwargs, rate, args.get_warmup_steps(steps), steps)  # type: ignore[arg-type]
     if not isinstance(scheduler, LambdaLR):
         raise UserError(
-            f"training.lr_scheduler_type={args.lr_scheduler_type} follows the validation score and knows no stages: "
+            f"training.lr_scheduler_type={kind} follows the validation score and knows no stages: "
             "use linear, cosine or constant with a strategy of several stages."
         )
     schedule: Callable[[int], float] = scheduler.lr_lambdas[0]
