@@ -193,6 +193,7 @@ def _settings(recipe: Recipe, folder: RunFolder, precision: str) -> tuple[Traini
     number_format = training.choose_precision(precision)
     rate = recipe.training.values().get("learning_rate") or default_learning_rate(recipe)
     arguments = training.build_arguments(recipe, rate, folder.checkpoints, number_format.name)
+    training.check_schedules(recipe, rate)
     training.together(check_hub, recipe)  # only now do the processes know of each other
     return arguments, number_format, rate
 

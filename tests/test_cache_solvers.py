@@ -266,11 +266,6 @@ def test_what_model_or_launcher_tell_is_refused_before_features_are_computed(
         (SWEEP, {"training": {"skip_nonfinite_steps": 3}}, "leaves out steps of one run"),
         (SWEEP, {"training": {"lr_scheduler_type": "reduce_lr_on_plateau"}}, "follows the validation score of one run"),
         (SWEEP, {"model": {"checkpoint": "x", "head": {"kind": "mlp", "norm": "batch"}}}, "would share"),
-        (
-            SWEEP,
-            {"training": {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"lr_end": 0.01}}},
-            "below every rate that strategy.sweep tries, and the smallest is 0.01",
-        ),
         ("head", {"cache": {"views": 2}, "data": DATA}, "nothing changes images"),
         ("head", {"cache": {"views": 2}, "data": {**DATA, "augment": "auto", "mixup": 0.2}}, "mixes the images anew"),
     ],

@@ -224,6 +224,30 @@ def test_the_checkpoint_that_a_signal_leaves_where_none_is_due_is_not_chosen(tmp
     assert (again.state.best_global_step, again.best_steps(2)) == (4, [4, 6])
 
 
+@pytest.mark.parametrize(
+    ("strategy", "shown"), [("steps", "step 2"), pytest.param("best", "step 1", marks=pytest.mark.slow)]
+)
+def test_what_was_there_before_the_first_step_is_chosen_nowhere(tmp_path, capsys, strategy, shown):
+    """`training.eval_on_start`: step 0 has a score and no checkpoint, and took a place among the best."""
+    run = scored(tmp_path, 0.9, 0.5, 0.6, eval_on_start=True, max_steps=2, save_strategy=strategy)
+    run.train()
+    assert 0 not in run.best_steps() and run.best_steps(1) == [2]
+    best = [line for line in capsys.readouterr().out.splitlines() if "best so far" in line]
+    assert best and best[0].split("step ")[1].split(" ")[0] == shown.split(" ")[1]
+
+
+def test_a_run_that_goes_on_is_not_validated_again_as_it_starts(tmp_path):
+    """`training.eval_on_start`: its log had a score more, patience counted it twice, and an unsaved step was saved."""
+    settings = {"eval_on_start": True, "patience": 4}
+    scores = [0.9, 0.5, 0.6, 0.5, 0.5, 0.5, 0.5, 0.5]
+    whole = scored(tmp_path / "whole", *scores, **settings)
+    whole.train()
+    train_and_interrupt(scored(tmp_path / "killed", *scores, **settings), 5)
+    again = scored(tmp_path / "killed", 0.5, **settings)
+    again.train(resume_from_checkpoint=str(newest_whole(tmp_path / "killed" / "checkpoints")))
+    assert log_of(again) == log_of(whole) and again.state.global_step == whole.state.global_step == 6
+
+
 @pytest.mark.slow
 def test_where_every_better_step_is_saved_the_others_are_not_chosen_either(tmp_path):
     run = scored(tmp_path, 0.5, 0.7, 0.6, 0.8, 0.75, save_strategy="best")

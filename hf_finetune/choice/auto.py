@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,7 @@ def decide(
         _meet(recipe, place.parent)
         chosen = as_the_first(training.together(_chosen_before, place, recipe, accept_changes))
         if chosen is None:
+            training.check_schedules(recipe, math.inf)  # of whatever rate will be chosen
             folder = training.together(RunFolder, recipe, resume, accept_changes)  # another run's is refused now
             try:
                 training.together(folder.open)  # and two that begin at once do not choose for each other

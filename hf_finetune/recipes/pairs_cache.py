@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hf_finetune.recipes.pairs_stages import NO_SCHEDULE
-from hf_finetune.recipes.rates import default_learning_rate
 
 if TYPE_CHECKING:
     from hf_finetune.recipes.schema import Recipe
@@ -92,14 +91,6 @@ def _many_at_once(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield (
             "model.head.norm",
             "batch keeps statistics that the heads of strategy.sweep would share: use layer or none",
-        )
-    tried = getattr(getattr(recipe.strategy, "sweep", None), "learning_rate", None)
-    rates = tried or (values.get("learning_rate") or default_learning_rate(recipe),)
-    end = (values.get("lr_scheduler_kwargs") or {}).get("lr_end")
-    if kind == "polynomial" and isinstance(end, int | float) and end >= min(rates):
-        yield (
-            "training.lr_scheduler_kwargs",
-            f"lr_end={end:g} must be below every rate that strategy.sweep tries, and the smallest is {min(rates):g}",
         )
 
 

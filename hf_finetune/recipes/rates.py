@@ -71,13 +71,25 @@ def default_rate(kind: str, recipe: Recipe) -> float:
     return rate * RATE_OVER_ADAMW.get(recipe.training.values().get("optim", ""), 1.0)
 
 
-def rate_in_words(recipe: Recipe, rate: float) -> str:
-    """The rate for people: of every stage where they differ."""
+def rates_of(recipe: Recipe, rate: float) -> tuple[float, ...]:
+    """The rates that schedules of a run begin at: of its stages in their order, or all that a sweep over heads tries.
+
+    Args:
+        recipe: any.
+        rate: the run's own, where the strategy names no other.
+    """
     strategy = recipe.strategy
     if strategy.kind == "stages":
-        rates = [stage.learning_rate or rate_of(stage.strategy, recipe) for stage in strategy.stages]
-        return ", then ".join(f"{each:g}" for each in rates)
+        return tuple(stage.learning_rate or rate_of(stage.strategy, recipe) for stage in strategy.stages)
     if strategy.kind == "lp_ft":
-        head = strategy.head_learning_rate or default_rate("head", recipe)
-        return f"{head:g} for the head alone, then {rate:g}"
+        return strategy.head_learning_rate or default_rate("head", recipe), rate
+    return getattr(getattr(strategy, "sweep", None), "learning_rate", None) or (rate,)
+
+
+def rate_in_words(recipe: Recipe, rate: float) -> str:
+    """The rate for people: of every stage where they differ."""
+    if recipe.strategy.kind == "stages":
+        return ", then ".join(f"{each:g}" for each in rates_of(recipe, rate))
+    if recipe.strategy.kind == "lp_ft":
+        return f"{rates_of(recipe, rate)[0]:g} for the head alone, then {rate:g}"
     return f"{rate:g}"

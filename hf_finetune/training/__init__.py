@@ -21,6 +21,7 @@ from hf_finetune.training.rescue import warn_of_little_room
 from hf_finetune.training.restarts import meet_anew
 from hf_finetune.training.run_facts import facts
 from hf_finetune.training.saving_run import save
+from hf_finetune.training.schedules import check_schedules
 from hf_finetune.training.scoring import Report, score
 from hf_finetune.training.setup import build_trainer, data_in_words, head_in_words, make_samples, plan_in_words
 from hf_finetune.training.sharding import loaded_whole, refuse_batch_norm
@@ -41,6 +42,7 @@ __all__ = [
     "build_trainer",
     "cache_prefix",
     "check_head",
+    "check_schedules",
     "choose_precision",
     "data_in_words",
     "facts",

@@ -5,6 +5,7 @@
   scored, and training went on for another step or epoch.
 - What comes at the end of an epoch: a checkpoint written in its last step was taken for one behind its end, and a log
   or an evaluation of the epoch was left out.
+- The order of the callbacks: what it restores it puts behind the others.
 """
 
 from __future__ import annotations
@@ -44,6 +45,11 @@ class ExactTrainer(SealedTrainer):
             self._over = stopped_early or self.state.global_step >= max_steps
         return found
 
+    def _load_callback_state(self) -> None:
+        order = [type(callback) for callback in self.callback_handler.callbacks]
+        super()._load_callback_state()
+        self.callback_handler.callbacks.sort(key=lambda callback: order.index(type(callback)))
+
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """As the Trainer's; nothing where the run had ended already when its checkpoint was written."""
         self._take_up()
@@ -71,11 +77,19 @@ class ExactTrainer(SealedTrainer):
             self._save_later, self.control.should_save = False, True
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
+    def _evaluate(self, *args: Any, skip_scheduler: bool = False) -> dict[str, float]:
+        """As the Trainer's; `training.eval_on_start`, which skips the scheduler, is of the start of a run alone."""
+        if skip_scheduler and self.state.global_step > 0:
+            return {}
+        return super()._evaluate(*args, skip_scheduler=skip_scheduler)  # type: ignore[no-any-return]
+
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """As the Trainer's, of steps that are saved alone: another one could not be gone back to at the end.
 
         Known when it is validated, and written beside the scores: a checkpoint that a signal leaves changes nothing.
         """
+        if self._ends_here():
+            self.closing, self._save_later, self.control.should_save = True, True, False
         if self.args.save_strategy == SaveStrategy.BEST:
             saved = better = super()._determine_best_metric(metrics, trial)
         else:
@@ -87,7 +101,12 @@ class ExactTrainer(SealedTrainer):
 
     def can_be_chosen(self) -> bool:
         """Whether the step that is validated now is one that is saved, or is saved if it is the best."""
-        return bool(self.args.save_strategy == SaveStrategy.BEST or self.control.should_save or self._save_later)
+        due = self.control.should_save or self._save_later or self._ends_here()
+        return bool((due or self.args.save_strategy == SaveStrategy.BEST) and self.state.global_step > 0)
+
+    def _ends_here(self) -> bool:
+        """Whether training is over and leaves a checkpoint of its last step; where patience ended it, none was due."""
+        return bool(self.control.should_training_stop and self.args.save_strategy == SaveStrategy.STEPS)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Beside the states of random numbers, the loss of the steps that are not logged yet, of each process."""

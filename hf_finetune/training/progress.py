@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -9,7 +10,6 @@ from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import SaveStrategy
 
 from hf_finetune.console import is_muted, say
 from hf_finetune.training.live_table import Evaluation, LiveTable
@@ -73,8 +73,8 @@ class Progress(TrainerCallback):
         if value is None or (self.bar is None and self.table is None):
             return
         before = state.best_metric
-        better = before is None or (value != before and (value > before) == bool(args.greater_is_better))
-        better = better and (self.can_be_chosen() or args.save_strategy == SaveStrategy.NO)
+        better = before is None or (value > before if args.greater_is_better else value < before)
+        better = better and not math.isnan(value) and self.can_be_chosen()
         loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
         if self.table is not None:
             training = "" if loss is None else f"{loss:.4f}"

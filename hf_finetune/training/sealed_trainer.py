@@ -137,12 +137,12 @@ class SealedTrainer(Trainer):
         return sorted(scores, key=lambda step: (sign * scores[step], step))[:count]
 
     def _scores(self) -> dict[int, float]:
-        """The validation scores of saved steps so far, by step."""
+        """The validation scores of saved steps so far, by step; what was there before the first one is not saved."""
         name = f"eval_{self.args.metric_for_best_model}"
         return {
             int(entry["step"]): float(entry[name])
             for entry in self.state.log_history
-            if name in entry and entry[name] == entry[name] and entry.get("saved", True)
+            if name in entry and entry[name] == entry[name] and entry.get("saved", entry["step"] > 0)
         }
 
     def _mark_unsaved(self) -> None:

@@ -6,6 +6,7 @@ torch's optimizers pass over parameters without one: no step, no weight decay.
 
 from __future__ import annotations
 
+import math
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -16,11 +17,11 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.optimization import get_scheduler
 
 from hf_finetune.console import say
 from hf_finetune.errors import UserError
 from hf_finetune.training.precision import launcher_shards_the_model
+from hf_finetune.training.schedules import build_scheduler
 
 if TYPE_CHECKING:
     from hf_finetune.strategy import Applied
@@ -128,13 +129,18 @@ class Stages(TrainerCallback):
 
 
 class Patience(EarlyStoppingCallback):
-    """Early stopping that does not end a run before its last stage, in which most is learned.
+    """Early stopping by all evaluations, which does not end a run before its last stage, in which most is learned.
+
+    transformers' own compares with the best step that is saved: where fewer are saved than are evaluated, it began anew
+    at each score that beat that one, and as long as there was none. That of `training.eval_on_start` is of no training.
 
     Args:
         early_stopping_patience: evaluations without a better one.
         early_stopping_threshold: by how much a better one is better.
         after: share of the run's steps before the last stage, in which evaluations do not count.
     """
+
+    best: float | None = None
 
     def __init__(
         self, early_stopping_patience: int = 1, early_stopping_threshold: float | None = 0.0, after: float = 0.0
@@ -145,14 +151,29 @@ class Patience(EarlyStoppingCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any, **kwargs: Any
     ) -> None:
-        """Count this evaluation, if it is of the last stage."""
-        if state.global_step > round(state.max_steps * self.after):
+        """Compare this evaluation with those before it, and count it if it is of the last stage."""
+        if state.global_step > 0:
             super().on_evaluate(args, state, control, metrics, **kwargs)
+
+    def check_metric_value(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metric_value: float
+    ) -> None:
+        """A better score is the best from here on; NaN is never better."""
+        if self._is_better(float(metric_value), bool(args.greater_is_better)):
+            self.best, self.early_stopping_patience_counter = float(metric_value), 0
+        elif state.global_step > round(state.max_steps * self.after):
+            self.early_stopping_patience_counter += 1
+
+    def _is_better(self, value: float, greater: bool) -> bool:
+        if self.best is None:
+            return not math.isnan(value)
+        return (value - self.best if greater else self.best - value) > (self.early_stopping_threshold or 0.0)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps; transformers makes the callback anew from it."""
         kept: dict[str, Any] = super().state()
         kept["args"]["after"] = self.after
+        kept["attributes"]["best"] = self.best
         return kept
 
 
@@ -165,22 +186,13 @@ def schedule_of(args: TrainingArguments, steps: int, rate: float) -> Callable[[i
         rate: some schedulers end at a rate of their own (`min_lr`, `lr_end`), which is another share of each rate.
 
     Raises:
-        UserError: a scheduler that follows the validation score, or ends above the rate.
+        UserError: a scheduler that follows the validation score, or see `build_scheduler`.
     """
-    dummy = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
-    try:
-        scheduler = get_scheduler(
-            args.lr_scheduler_type,
-            optimizer=dummy,
-            num_warmup_steps=args.get_warmup_steps(steps),
-            num_training_steps=steps,
-            scheduler_specific_kwargs=args.lr_scheduler_kwargs,
-        )
-    except ValueError as fault:
-        raise UserError(f"training.lr_scheduler_kwargs: transformers refuses them: {fault}") from fault
+    kind = args.lr_scheduler_type
+    scheduler = build_scheduler(kind, args.lr_scheduler_kwargs, rate, args.get_warmup_steps(steps), steps)  # type: ignore[arg-type]
     if not isinstance(scheduler, LambdaLR):
         raise UserError(
-            f"training.lr_scheduler_type={args.lr_scheduler_type} follows the validation score and knows no stages: "
+            f"training.lr_scheduler_type={kind} follows the validation score and knows no stages: "
             "use linear, cosine or constant with a strategy of several stages."
         )
     schedule: Callable[[int], float] = scheduler.lr_lambdas[0]

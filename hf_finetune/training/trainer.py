@@ -110,8 +110,8 @@ class FinetuneTrainer(FiniteSteps, LeanTrainer, PacedTrainer, FormattedSteps, Wh
         self.stages = Stages(applied) if len(applied.stages) > 1 else None
         shown = args.metric_for_best_model or "loss"
         own: list[TrainerCallback] = [Account(), Progress(shown, self.can_be_chosen), EpochNumber(sampler)]
-        if patience is not None:
-            own.append(Patience(patience, after=self.stages.share_before_last if self.stages else 0.0))
+        if patience is not None:  # first: a step with which it ends the run is saved, and may be the best
+            own.insert(0, Patience(patience, after=self.stages.share_before_last if self.stages else 0.0))
         # The Trainer would smooth the labels itself, after asking the model for a loss that ours does not compute.
         args.label_smoothing_factor = 0.0
         if launcher_shards_the_model():
