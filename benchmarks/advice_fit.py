@@ -35,6 +35,7 @@ _WIDE = 1.5  # half the width of an interval with one cell, in log odds; it fall
 MEANS, SCALES = (1.0, -0.3, *USUAL, 0.3), (1.0, 0.6, 0.05, 0.2, 0.5)
 BIT = "BiT"  # full fine-tuning for as many steps as BiT's size rule says: a rule, not a strategy to be foretold
 APART = 0.05  # strategies of a cell that differ by so much
+_NEARLY_ALL = 0.9  # of the cells, in which a strategy must have run to be a rule
 
 
 def regression(cells: Sequence[Scored]) -> dict[str, Any]:
@@ -139,7 +140,8 @@ def _best_on(cells: Sequence[Scored], cell: Scored) -> str:
 def choices(cells: Sequence[Scored]) -> dict[str, list[str]]:
     """Of every rule, the strategy that it takes in each cell."""
     guesses = unseen(cells)
-    everywhere = [kind for kind in cells[0].scores if all(kind in cell.scores for cell in cells)]
+    kinds = dict.fromkeys(kind for cell in cells for kind in cell.scores)
+    everywhere = [kind for kind in kinds if sum(kind in cell.scores for cell in cells) >= _NEARLY_ALL * len(cells)]
     taken = {"the advice": [advised(cell, guess) for cell, guess in zip(cells, guesses, strict=True)]}
     taken |= {f"always {kind}": [kind] * len(cells) for kind in everywhere}
     taken["size alone"] = [by_size(cells, cell) for cell in cells]
@@ -156,14 +158,15 @@ def regrets(draws: Sequence[Scored], taken: Sequence[str]) -> np.ndarray:
     """Of each cell the best strategy's mean score over its draws minus the mean of what was taken in each, (cells,).
 
     Training on 90 rows has luck of its own, in the rows and in the start: the best of six runs of one draw is in part
-    the luckiest. A strategy that is best on average over the draws is what a rule could have known.
+    the luckiest. A strategy that is best on average over the draws is what a rule could have known. NaN where what was
+    taken did not run.
     """
     lost = []
     for places in grouped(draws).values():
         own = [draws[place] for place in places]
         scores = mean_scores(own)
         best = max(score for kind, score in scores.items() if kind != BIT)
-        lost.append(best - np.mean([draws[place].scores.get(taken[place], 0.0) for place in places]))
+        lost.append(best - np.mean([draws[place].scores.get(taken[place], math.nan) for place in places]))
     return np.array(lost)
 
 
@@ -197,10 +200,12 @@ def table(lines: Lines, techniques: Lines = ()) -> str:
     for name, taken in choices(draws).items():
         values = 100 * regrets(draws, taken)
         fair = 100 * np.array([fair_regret(draw, kind) for draw, kind in zip(draws, taken, strict=True)])
-        there = values[apart].mean() if apart.any() else math.nan
+        there = np.nanmean(values[apart]) if apart.any() else math.nan
         less = np.nanmean(fair) if np.isfinite(fair).any() else math.nan
-        told = (values.mean(), np.quantile(values, 0.9), values.max(), there, less)
-        rows.append(f"| {name} | {' | '.join('-' if math.isnan(value) else f'{value:.2f}' for value in told)} |")
+        told = (np.nanmean(values), np.nanquantile(values, 0.9), np.nanmax(values), there, less)
+        ran = int(np.isfinite(values).sum())
+        rule = f"{name} ({ran} cells)" if ran < len(values) else name
+        rows.append(f"| {rule} | {' | '.join('-' if math.isnan(value) else f'{value:.2f}' for value in told)} |")
     missed = _misses(cells)
     shares = [draw.share for draw in draws if not math.isnan(draw.share)] or [math.nan]
     counted = (
