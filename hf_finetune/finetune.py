@@ -190,6 +190,7 @@ def _settings(recipe: Recipe, folder: RunFolder, precision: str) -> tuple[Traini
     training.keep_freed_memory()
     training.meet_anew()
     training.keep_token_from_workers()
+    training.refuse_sharding(recipe)
     number_format = training.choose_precision(precision)
     rate = recipe.training.values().get("learning_rate") or default_learning_rate(recipe)
     arguments = training.build_arguments(recipe, rate, folder.checkpoints, number_format.name)

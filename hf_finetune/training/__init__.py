@@ -24,7 +24,7 @@ from hf_finetune.training.saving_run import save
 from hf_finetune.training.schedules import check_schedules
 from hf_finetune.training.scoring import Report, score
 from hf_finetune.training.setup import build_trainer, data_in_words, head_in_words, make_samples, plan_in_words
-from hf_finetune.training.sharding import loaded_whole, refuse_batch_norm
+from hf_finetune.training.sharding import loaded_whole, refuse_batch_norm, refuse_sharding
 from hf_finetune.training.threads import use_every_core
 from hf_finetune.training.told import told
 from hf_finetune.training.trainer import FinetuneTrainer
@@ -60,6 +60,7 @@ __all__ = [
     "plan_in_words",
     "quiet_libraries",
     "refuse_batch_norm",
+    "refuse_sharding",
     "save",
     "score",
     "settle_batch",

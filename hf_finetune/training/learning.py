@@ -13,6 +13,7 @@ from hf_finetune.training.features import Fitted, fit_features
 from hf_finetune.training.folder import RunFolder
 from hf_finetune.training.head_lbfgs import fit_head
 from hf_finetune.training.head_sweep import sweep_head
+from hf_finetune.training.precision import launcher_shards_the_model
 from hf_finetune.training.rescue import papers_of
 from hf_finetune.training.setup import Samples
 from hf_finetune.training.trainer import FinetuneTrainer
@@ -57,5 +58,6 @@ def learn(
         with watching(trainer):
             outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         keep_best_average(recipe, trainer, samples.validation)
-    trainer.give_targets_their_unit()
+    if not launcher_shards_the_model():  # else when it is saved
+        trainer.give_targets_their_unit()
     return outcome

@@ -9,8 +9,10 @@ from hf_finetune.publish import save_run
 from hf_finetune.recipes import Recipe
 from hf_finetune.training.agreement import together
 from hf_finetune.training.folder import RunFolder
+from hf_finetune.training.precision import launcher_shards_the_model
 from hf_finetune.training.rescue import writing_the_run
 from hf_finetune.training.scoring import Report
+from hf_finetune.training.sharding import gather_weights
 from hf_finetune.training.teaching import pin_teacher
 from hf_finetune.training.trainer import FinetuneTrainer
 
@@ -35,8 +37,11 @@ def save(
     trainer.release_prefix()
     trainer.compute_in(bf16=False, channels_last=False)  # what is saved lies in memory as everyone expects it
     recipe = pin_teacher(recipe, trainer.distillation)
+    if launcher_shards_the_model():
+        gather_weights(applied.model)
 
     def write() -> None:
+        trainer.give_targets_their_unit()  # of whole weights
         with writing_the_run(folder):
             save_run(
                 folder.path,

@@ -1,4 +1,4 @@
-"""What accelerate and DeepSpeed must be told of a model before they shard it."""
+"""Models that FSDP2 or DeepSpeed shards: what they must be told before, what cannot be, whole weights at the end."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from transformers import TrainingArguments
 
+from hf_finetune.console import is_main_process
 from hf_finetune.errors import UserError
+from hf_finetune.recipes.schema import Recipe
 from hf_finetune.strategy.frozen import batch_norms
-from hf_finetune.training.precision import Precision, launched_by_deepspeed
+from hf_finetune.training.precision import Precision, launched_by_deepspeed, launcher_shards_the_model
 
 
 @contextmanager
@@ -31,6 +36,61 @@ def loaded_whole(arguments: TrainingArguments) -> Iterator[None]:
         yield
     finally:
         deepspeed.set_hf_deepspeed_config(plugin.dschf)
+
+
+def gather_weights(model: nn.Module) -> None:
+    """Give a model that was sharded its whole weights on the first process, to be saved; it cannot be run any more.
+
+    All processes call it: each weight is put together by all of them, one after the other.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):  # else it would be saved under the name of FSDP's own class
+            own: Any = next(kind for kind in type(module).__mro__ if not issubclass(kind, FSDPModule))
+            module.__class__ = own
+    found: dict[nn.Parameter, nn.Parameter] = {}  # tied weights stay tied
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is None:
+                continue
+            if parameter not in found:
+                found[parameter] = nn.Parameter(_whole(parameter), parameter.requires_grad)
+            if is_main_process():
+                module._parameters[name] = found[parameter]
+
+
+def _whole(parameter: nn.Parameter) -> torch.Tensor:
+    """On the CPU; on the other processes nothing is kept."""
+    if hasattr(parameter, "ds_id"):  # ZeRO-3
+        from deepspeed.zero import GatheredParameters  # type: ignore[import-not-found]
+
+        with GatheredParameters([parameter]):
+            return _kept(parameter.detach())
+    found = parameter.detach()
+    return _kept(found.full_tensor() if isinstance(found, DTensor) else found)
+
+
+def _kept(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.cpu().clone() if is_main_process() else tensor.new_empty(0)
+
+
+def refuse_sharding(recipe: Recipe) -> None:
+    """Stop where FSDP or DeepSpeed shards weights that something of the recipe reads whole.
+
+    Raises:
+        UserError: it does.
+    """
+    reads = {
+        "average.ema": recipe.average.ema,
+        "average.soup": recipe.average.soup,
+        "loss.l2_sp": recipe.loss.l2_sp,
+        "distill": recipe.distill,
+    }
+    found = [name for name, value in reads.items() if value]
+    if found and launcher_shards_the_model():
+        raise UserError(
+            f"{', '.join(found)}: reads whole weights at every step or checkpoint, and the accelerate config (FSDP, "
+            "DeepSpeed) shards them. Remove it, or use accelerate_configs/multi_gpu.yaml."
+        )
 
 
 def refuse_batch_norm(model: nn.Module, precision: Precision) -> None:

@@ -26,6 +26,7 @@ def _with_fsdp(self: Any, *args: Any, **kwargs: Any) -> None:
     plugin = kwargs.get("fsdp_plugin")
     if self.distributed_type == DistributedType.MULTI_CPU and plugin is not None:
         self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, plugin
+        state.PartialState._shared_state["distributed_type"] = DistributedType.FSDP  # every later state copies it
 
 
 def _whole(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def main() -> None:
     arguments.refuse_sharding_on_cpu = lambda: None
     if os.environ.get("RANK", "0") == "0":
         print("FSDP2 on the CPU: accelerate's gate is open", flush=True)
-    run()
+    raise SystemExit(run())
 
 
 if __name__ == "__main__":
