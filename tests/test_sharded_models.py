@@ -57,7 +57,7 @@ def wide_vit(folder: Path) -> str:
 
     sizes = {"hidden_size": 128, "intermediate_size": 1024, "num_hidden_layers": 1, "num_attention_heads": 2}
     torch.manual_seed(0)
-    config = ViTConfig(**sizes, image_size=8, patch_size=4, num_channels=1, num_labels=10)
+    config = ViTConfig(**sizes, image_size=28, patch_size=7, num_labels=10)
     ViTForImageClassification(config).save_pretrained(folder)
     shipped = REPOSITORY / "hf_finetune" / "assets" / "digits-vit"
     AutoImageProcessor.from_pretrained(shipped).save_pretrained(folder)

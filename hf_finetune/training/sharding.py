@@ -61,7 +61,7 @@ def gather_weights(model: nn.Module) -> None:
 def _whole(parameter: nn.Parameter) -> torch.Tensor:
     """On the CPU; on the other processes nothing is kept."""
     if hasattr(parameter, "ds_id"):  # ZeRO-3
-        from deepspeed.zero import GatheredParameters  # type: ignore[import-not-found]
+        from deepspeed.runtime.zero import GatheredParameters  # type: ignore[import-not-found]
 
         with GatheredParameters([parameter]):
             return _kept(parameter.detach())
