@@ -75,8 +75,8 @@ def test_the_table_judges_each_bar_and_the_accuracy():
 
     rounds = [{"ours": run(2), "plain": run(10)}]
     text = contest_table(record(rounds, bars=[bar(at_least=4), bar(at_least=6), bar(of="nobody", at_least=1)]))
-    assert "**5.00** (at least 4; met; 1 rounds)" in text
-    assert "**5.00** (at least 6; **not met**; 1 rounds)" in text
+    assert "**5.00** (at least 4; met; 1 round)" in text
+    assert "**5.00** (at least 6; **not met**; 1 round)" in text
     assert "at least 1; not run yet." in text
     assert "accuracy: ours 0.8000, plain 0.8000" in text
     worse = [{"ours": run(2) | {"accuracy": 0.5}, "plain": run(10)}]
