@@ -23,6 +23,7 @@ from hf_finetune.evaluation.read import read
 from hf_finetune.evaluation.views import Views
 from hf_finetune.recipes.schema import ProblemType
 from hf_finetune.training.account import Account
+from hf_finetune.training.answered_once import AnsweredOnce
 from hf_finetune.training.distill import NOT_FOR_THE_MODEL, Distillation
 from hf_finetune.training.ema import Ema
 from hf_finetune.training.epochs import EpochNumber
@@ -40,13 +41,12 @@ from hf_finetune.training.stages import Patience, Stages
 from hf_finetune.training.step_format import FormattedSteps
 from hf_finetune.training.stoppable import StoppableTrainer
 from hf_finetune.training.targets import TargetScale, output_module
-from hf_finetune.training.whole_splits import WholeSplits
 
 if TYPE_CHECKING:
     from hf_finetune.strategy import Applied
 
 
-class FinetuneTrainer(FiniteSteps, LeanTrainer, PacedTrainer, FormattedSteps, WholeSplits, StoppableTrainer):
+class FinetuneTrainer(AnsweredOnce, FiniteSteps, LeanTrainer, PacedTrainer, FormattedSteps, StoppableTrainer):
     """Trains a model that a strategy has been applied to.
 
     Args:
