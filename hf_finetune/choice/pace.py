@@ -41,7 +41,7 @@ _MOST_ROWS = 32
 def as_in_a_run(model: nn.Module, batch_size: int) -> Iterator[None]:
     """Until the end of the block, products and attention by what is fastest here; of several processes one may ask."""
     with fast_products(known("products", faster_library)):
-        attention = known(f"attention beside {library_in_use()}", faster_attention)
+        attention = known(f"attention of each format beside {library_in_use()}", faster_attention)
         with fast_attention(model, attention, batch_size=batch_size):
             yield
 

@@ -3,8 +3,8 @@
 The fused kernel is made for long sequences: it never holds the table of all pairs. At the 16 to 512 tokens of a
 sentence or an image that table is small. On a processor without AMX the kernel takes two to five times as long for a
 step in bf16, and in fp32 it loses more where oneDNN computes its many small products (`evaluation/products.py`; with
-MKL it is the faster one in fp32). So it is measured under the products in use; larger tables go to the fused kernel,
-so that memory stays bounded.
+MKL it is the faster one in fp32). So both number formats are measured, under the products in use; larger tables go to
+the fused kernel, so that memory stays bounded.
 """
 
 from __future__ import annotations
@@ -12,16 +12,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-Attention = Literal["pairs", "fused"]
+Attention = Literal["pairs", "pairs in bf16", "pairs in fp32", "fused"]
 
-_NAME = "hf_finetune_pairs"
+_NAMES: dict[str, Attention] = {  # in transformers' interface
+    "hf_finetune_pairs": "pairs",
+    "hf_finetune_pairs_bf16": "pairs in bf16",
+    "hf_finetune_pairs_fp32": "pairs in fp32",
+}
 _SETTLED = "_attention_is_settled"
 _PAIRS = 1 << 24  # of a layer and a batch; more go to the fused kernel
 _KEYS = 512  # in fp32 the fused kernel is as fast from here on
@@ -38,18 +42,21 @@ def fast_attention(model: nn.Module, way: str | None = None, *, batch_size: int 
 
     Args:
         model: of transformers (whose fused attention goes through its interface) or timm; any other is left alone.
-        way: "pairs" or "fused"; the faster if None.
+        way: one of `Attention`; the fastest if None.
         batch_size: samples at a time.
     """
     if _SETTLED in model.__dict__:
         yield
         return
     model.__dict__[_SETTLED] = True
-    pairs = _on_cpu() and (way or faster_attention()) == "pairs"
-    wholes, blocks = (_of_transformers(model), _of_timm(model, batch_size)) if pairs else ([], [])
+    chosen = (way or faster_attention()) if _on_cpu() else "fused"
+    name = next((name for name, its_way in _NAMES.items() if its_way == chosen), None)
+    wholes, blocks = (_of_transformers(model), _of_timm(model, batch_size)) if name else ([], [])
     before = [(config, config._attn_implementation) for config in _configs(model)]
     for whole in wholes:
-        whole.set_attn_implementation(_NAME)  # and every model inside, also those that do not attend
+        whole.set_attn_implementation(name)  # and every model inside, also those that do not attend
+    told = partial(_choose, pairs_in=_formats(chosen))
+    hooks = [block.register_forward_pre_hook(told) for block in blocks if chosen != "pairs"]
     for block in blocks:
         block.fused_attn = False
     try:
@@ -58,8 +65,22 @@ def fast_attention(model: nn.Module, way: str | None = None, *, batch_size: int 
         del model.__dict__[_SETTLED]
         for config, own in before:
             config._attn_implementation_internal = own
+        for hook in hooks:
+            hook.remove()
         for block in blocks:
             block.fused_attn = True
+
+
+def _formats(way: str) -> tuple[torch.dtype, ...]:
+    """In which number formats it takes pairs."""
+    one = {"pairs in bf16": (torch.bfloat16,), "pairs in fp32": (torch.float32,)}
+    return one.get(way, (torch.bfloat16, torch.float32))
+
+
+def _choose(block: Any, _: Any, *, pairs_in: tuple[torch.dtype, ...]) -> None:
+    """Before a block of timm's attends: its queries will be of the format that autocast makes of them."""
+    format = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+    block.fused_attn = format not in pairs_in
 
 
 def _configs(model: nn.Module) -> list[Any]:
@@ -79,8 +100,9 @@ def _configs(model: nn.Module) -> list[Any]:
 def attention_in_use(model: nn.Module) -> Attention:
     """How a model attends now, where it has a choice."""
     for module in model.modules():
-        if getattr(getattr(module, "config", None), "_attn_implementation", None) == _NAME:
-            return "pairs"
+        name = getattr(getattr(module, "config", None), "_attn_implementation", None)
+        if name in _NAMES:
+            return _NAMES[name]
     return "fused"
 
 
@@ -89,8 +111,9 @@ def _of_transformers(model: nn.Module) -> list[Any]:
     from transformers import AttentionInterface, PreTrainedModel
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-    AttentionInterface.register(_NAME, pairs_attention)
-    AttentionMaskInterface.register(_NAME, sdpa_mask)
+    for name, way in _NAMES.items():
+        AttentionInterface.register(name, partial(pairs_attention, pairs_in=_formats(way)))
+        AttentionMaskInterface.register(name, sdpa_mask)
     found = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
     return [
         module
@@ -122,6 +145,7 @@ def pairs_attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     is_causal: bool | None = None,
+    pairs_in: tuple[torch.dtype, ...] = (torch.bfloat16, torch.float32),
     **rest: Any,
 ) -> tuple[torch.Tensor, None]:
     """An attention function of transformers' interface.
@@ -135,6 +159,7 @@ def pairs_attention(
         dropout: share of the weights set to 0.
         scaling: of the scores; 1 / sqrt(D) if None.
         is_causal: as the fused kernel takes it.
+        pairs_in: number formats; queries of any other go to the fused kernel.
         rest: what only some architectures use.
 
     Returns:
@@ -146,6 +171,7 @@ def pairs_attention(
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
     if (
         pairs > _PAIRS
+        or query.dtype not in pairs_in
         or (query.dtype == torch.float32 and key.shape[2] > _KEYS)
         or query.shape[1] != key.shape[1]
         or (attention_mask is None and causal and query.shape[2] > 1)
@@ -181,7 +207,11 @@ def _attend(
 
 def faster_attention() -> Attention:
     """Pairs where they are clearly faster; a measurement, made once a process for each library of products."""
-    return "pairs" if _on_cpu() and _gain(torch.get_float32_matmul_precision()) > _GAIN else "fused"
+    products = torch.get_float32_matmul_precision()
+    if not _on_cpu():
+        return "fused"
+    bf16, fp32 = (_gain(products, format) > _GAIN for format in (torch.bfloat16, torch.float32))
+    return "pairs" if bf16 and fp32 else "pairs in bf16" if bf16 else "pairs in fp32" if fp32 else "fused"
 
 
 def _on_cpu() -> bool:
@@ -189,13 +219,14 @@ def _on_cpu() -> bool:
 
 
 @cache
-def _gain(products: str) -> float:
+def _gain(products: str, format: torch.dtype) -> float:
     """How many times faster a small attention is in pairs, forward and backward: the least of a few rounds.
 
     Args:
         products: torch's precision of fp32 products now, which tells by whom they are computed.
+        format: of queries, keys and values.
     """
-    query, key, value = (torch.ones(8, 3, 128, 64, requires_grad=True) for _ in range(3))
+    query, key, value = (torch.ones(8, 3, 128, 64, dtype=format, requires_grad=True) for _ in range(3))
     ways = {
         "fused": lambda: functional.scaled_dot_product_attention(query, key, value),
         "pairs": lambda: _attend(query, key, value, None, 0.0, 0.125),

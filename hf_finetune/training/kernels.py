@@ -29,7 +29,7 @@ def fast_kernels(model: nn.Module, recorded: Mapping[str, Any], batch_size: int)
     products = as_the_first(recorded.get("products") or known("products", faster_library))
     with fast_products(products):
         # What attention is fastest depends on who multiplies: it is asked inside.
-        measured = f"attention beside {library_in_use()}"
+        measured = f"attention of each format beside {library_in_use()}"
         attention = as_the_first(recorded.get("attention") or known(measured, faster_attention))
         with fast_attention(model, attention, batch_size=batch_size):
             yield
