@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from measures import Record, is_met, medians, value_of, wilson
 
@@ -58,7 +59,7 @@ def _bars(record: Record) -> list[str]:
     lines = []
     for bar in record["bars"]:
         value = value_of(record, bar)
-        bound = f"at least {bar['at_least']:g}" if bar["at_least"] is not None else f"at most {bar['at_most']:g}"
+        bound = _bound(bar)
         if value is None:
             lines.append(f"- {bar['words']}: {bound}; not run yet.")
             continue
@@ -66,6 +67,10 @@ def _bars(record: Record) -> list[str]:
         rounds = f"{value[1]} round{'s' * (value[1] != 1)}"
         lines.append(f"- {bar['words']}: **{value[0]:.2f}** ({bound}; {verdict}; {rounds})")
     return [*lines, *_same_accuracy(record)]
+
+
+def _bound(bar: dict[str, Any]) -> str:
+    return f"at least {bar['at_least']:g}" if bar["at_least"] is not None else f"at most {bar['at_most']:g}"
 
 
 def _same_accuracy(record: Record) -> list[str]:
@@ -87,12 +92,28 @@ def _circumstances(record: Record) -> str:
     return f"{record['date']}, {record['hardware']}; commit {record['commit']}; {versions}.{threads}"
 
 
+def machines_table(results: Path) -> str:
+    """Each bar that was also run on another machine (`results/other_machine`), with what was reached on both."""
+    rows, machines = [], ["", ""]
+    for other in sorted((results / "other_machine").glob("*.json")):
+        records = [json.loads(file.read_text(encoding="utf-8")) for file in (results / other.name, other)]
+        machines = [f"{record['hardware'].split(';')[0]}), {record['date']}" for record in records]
+        for bar in records[0]["bars"]:
+            found = [value_of(record, bar) for record in records]
+            reached = [f"{value:.2f}" if is_met(bar, value) else f"**{value:.2f}**" for value, _ in filter(None, found)]
+            rows.append(f"| {' | '.join([other.stem, bar['words'], _bound(bar), *reached])} |")
+    head = f"| contest | promise | bar | {machines[0]} | {machines[1]} |\n|---|---|---|---|---|"
+    return "\n".join([head, *rows]) if rows else NOT_RUN
+
+
 def section(name: str, results: Path = RESULTS) -> str:
     """What stands between a section's markers."""
     if name == "techniques":
         from techniques_table import techniques_table
 
         return techniques_table(results / "techniques.jsonl") or NOT_RUN
+    if name == "machines":
+        return machines_table(results)
     if name == "techniques-summary":
         from techniques_table import summary
 
