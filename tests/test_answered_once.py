@@ -56,6 +56,8 @@ def test_other_views_are_answered_anew(tmp_path, rows_answered):
         ("strategy=lora",),
         ("strategy=head", "training.num_train_epochs=2"),
         ("evaluation.calibration=temperature",),
+        # The best step is one of the head's stage, whose features are kept in bf16; the last stage has none.
+        ("strategy=lp_ft", "training.num_train_epochs=4", "training.learning_rate=0.5", "cache.dtype=bf16"),
     ],
     ids=lambda pairs: pairs[0],
 )
@@ -73,6 +75,13 @@ def test_targets_in_their_unit_are_those_of_a_second_pass(tmp_path, monkeypatch)
     assert scores(once)["validation"] == pytest.approx(scores(again)["validation"], rel=1e-6)
     predictions = [pd.read_parquet(run.path / "predictions.parquet")["prediction"] for run in (once, again)]
     np.testing.assert_array_equal(*predictions)
+
+
+def test_a_head_alone_looks_at_no_weights(tmp_path, monkeypatch):
+    """Its validation takes milliseconds, a look at all frozen weights more."""
+    monkeypatch.setattr(answered_once, "fingerprint", None)
+    run = finetune(small(tmp_path, "strategy=head", "training.num_train_epochs=2"))
+    assert run.metrics["validation"]["accuracy"] > 0
 
 
 def test_a_change_of_any_weight_or_buffer_shows():

@@ -5,6 +5,7 @@ import json
 import model_samples
 import pytest
 import torch
+from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from hf_finetune.evaluation.products import fast_products, library_in_use
 from hf_finetune.model import attention
@@ -82,6 +83,10 @@ def test_each_format_is_measured(quick, monkeypatch):
     assert attention.faster_attention() == ("fused" if torch.cuda.is_available() else expected)
 
 
+def _format(query):
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
+
+
 @pytest.mark.parametrize("way", ["pairs in bf16", "pairs in fp32"])
 @pytest.mark.parametrize("family", ["vit", "bert", "timm_vit"])
 def test_one_format_in_pairs_the_other_fused(family, way, monkeypatch):
@@ -92,7 +97,7 @@ def test_one_format_in_pairs_the_other_fused(family, way, monkeypatch):
     monkeypatch.setattr(
         torch.nn.functional,
         "scaled_dot_product_attention",
-        lambda query, *given, **more: called.append(query.dtype) or fused(query, *given, **more),
+        lambda query, *given, **more: called.append(_format(query)) or fused(query, *given, **more),
     )
     with fast_attention(model, way), torch.no_grad():
         found = attention_in_use(model)
@@ -148,6 +153,21 @@ def test_dropout_drops_weights_and_keeps_their_mean():
     found, _ = pairs_attention(module, query, key, value, None, dropout=0.5)
     assert 0.95 < float(found.mean()) < 1.05
     assert float(found.std()) > 0.01
+
+
+@pytest.mark.parametrize("way", ["pairs", "pairs in bf16", "pairs in fp32"])
+def test_a_model_that_rotates_in_fp32_steps_in_bf16(way):
+    """DINOv3's queries and keys come in fp32 under autocast, its values in bf16."""
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
+    torch.manual_seed(0)
+    model = DINOv3ViTModel(DINOv3ViTConfig(**sizes, image_size=32, patch_size=8)).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        own = model(pixel_values=images).pooler_output
+        with fast_attention(model, way):
+            found = model(pixel_values=images).pooler_output
+    found.sum().backward()
+    torch.testing.assert_close(found.float(), own.float(), rtol=0.05, atol=0.05)
 
 
 def test_a_causal_layer_without_a_mask_stays_causal():

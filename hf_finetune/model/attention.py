@@ -42,14 +42,14 @@ def fast_attention(model: nn.Module, way: str | None = None, *, batch_size: int 
 
     Args:
         model: of transformers (whose fused attention goes through its interface) or timm; any other is left alone.
-        way: one of `Attention`; the fastest if None.
+        way: one of `Attention`; the fastest in fp32 if None.
         batch_size: samples at a time.
     """
     if _SETTLED in model.__dict__:
         yield
         return
     model.__dict__[_SETTLED] = True
-    chosen = (way or faster_attention()) if _on_cpu() else "fused"
+    chosen = (way or faster_attention(bf16=False)) if _on_cpu() else "fused"
     name = next((name for name, its_way in _NAMES.items() if its_way == chosen), None)
     wholes, blocks = (_of_transformers(model), _of_timm(model, batch_size)) if name else ([], [])
     before = [(config, config._attn_implementation) for config in _configs(model)]
@@ -167,11 +167,14 @@ def pairs_attention(
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+    if torch.is_autocast_enabled("cpu"):  # as the fused kernel would be given them: DINOv3's rotation is in fp32
+        query, key, value = (part.to(torch.get_autocast_dtype("cpu")) for part in (query, key, value))
     pairs = query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2]
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
     if (
         pairs > _PAIRS
         or query.dtype not in pairs_in
+        or not query.dtype == key.dtype == value.dtype
         or (query.dtype == torch.float32 and key.shape[2] > _KEYS)
         or query.shape[1] != key.shape[1]
         or (attention_mask is None and causal and query.shape[2] > 1)
@@ -205,13 +208,19 @@ def _attend(
     return torch.matmul(functional.dropout(weights, dropout) if dropout else weights, value)
 
 
-def faster_attention() -> Attention:
-    """Pairs where they are clearly faster; a measurement, made once a process for each library of products."""
+def faster_attention(bf16: bool = True) -> Attention:
+    """Pairs where they are clearly faster; a measurement, made once a process for each library of products.
+
+    Args:
+        bf16: whether there will be steps in bf16.
+    """
     products = torch.get_float32_matmul_precision()
     if not _on_cpu():
         return "fused"
-    bf16, fp32 = (_gain(products, format) > _GAIN for format in (torch.bfloat16, torch.float32))
-    return "pairs" if bf16 and fp32 else "pairs in bf16" if bf16 else "pairs in fp32" if fp32 else "fused"
+    in_bf16 = bf16 and _gain(products, torch.bfloat16) > _GAIN
+    if _gain(products, torch.float32) > _GAIN:
+        return "pairs" if in_bf16 else "pairs in fp32"
+    return "pairs in bf16" if in_bf16 else "fused"
 
 
 def _on_cpu() -> bool:

@@ -7,7 +7,7 @@ answered anew without anybody having to say so.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -18,7 +18,11 @@ from hf_finetune.evaluation.views import Views
 from hf_finetune.training.agreement import as_the_first
 from hf_finetune.training.precision import launcher_shards_the_model
 
+if TYPE_CHECKING:
+    from hf_finetune.training.prefix_cache import CachedStage, PrefixCache
+
 _MOST_BYTES = 1 << 26  # outputs that are kept, twice: of the best weights, and of those validated last
+_AT_ONCE = 1 << 20  # numbers of a weight that are held in double precision
 
 
 class Answers(NamedTuple):
@@ -27,14 +31,20 @@ class Answers(NamedTuple):
     Args:
         weights: `fingerprint` of the model.
         views: of each image.
+        stage: what the model started from: features that are kept, or None for real samples.
         found: as the Trainer's own loop gives it.
         prefix: of the names of its metrics.
     """
 
     weights: torch.Tensor
     views: Views
+    stage: CachedStage | None
     found: EvalLoopOutput
     prefix: str
+
+    def are_of(self, weights: torch.Tensor, views: Views, stage: CachedStage | None) -> bool:
+        """Whether a pass with these would give them again."""
+        return self.views == views and self.stage is stage and torch.equal(self.weights, weights)
 
     def under(self, prefix: str) -> EvalLoopOutput:
         """With metrics of these names."""
@@ -46,6 +56,7 @@ class AnsweredOnce(Trainer):
     """A Trainer that remembers what its best and its latest weights answered on its validation split."""
 
     tta: Views
+    prefix: PrefixCache | None
     _latest: Answers | None = None
     _best: Answers | None = None
 
@@ -59,21 +70,22 @@ class AnsweredOnce(Trainer):
     ) -> EvalLoopOutput:
         """As the Trainer's; of the validation split and weights that have answered it, their answers."""
         rest = (description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        if dataloader.dataset is not self.eval_dataset or launcher_shards_the_model():
+        cheap = self.prefix is not None and self.prefix.head_alone  # a look at all weights would take longer
+        if dataloader.dataset is not self.eval_dataset or cheap or launcher_shards_the_model():
             return super().evaluation_loop(dataloader, *rest)
-        weights = fingerprint(self.model)
-        same = [
-            known is not None and known.views == self.tta and torch.equal(known.weights, weights)
-            for known in (self._latest, self._best)
-        ]
+        if hasattr(self.optimizer, "eval"):  # the weights that are answered with, of an optimizer that has others
+            self.optimizer.eval()
+        now = fingerprint(self.model), self.tta, self.prefix.stage if self.prefix is not None else None
+        same = [known is not None and known.are_of(*now) for known in (self._latest, self._best)]
         latest, best = as_the_first(same)  # statistics of layers are those of the first process
         known = self._latest if latest else self._best if best else None
         if known is not None:
+            self.model.eval()
             return known.under(metric_key_prefix)
         found = super().evaluation_loop(dataloader, *rest)
         small = getattr(found.predictions, "nbytes", _MOST_BYTES + 1) <= _MOST_BYTES
         kept = found._replace(metrics=dict(found.metrics))  # the Trainer adds to those that it gets
-        self._latest = Answers(weights, self.tta, kept, metric_key_prefix) if small else None
+        self._latest = Answers(*now, kept, metric_key_prefix) if small else None
         return found
 
     def _determine_best_metric(self, *args: Any, **kwargs: Any) -> bool:
@@ -84,13 +96,16 @@ class AnsweredOnce(Trainer):
 
 @torch.no_grad()
 def fingerprint(model: nn.Module) -> torch.Tensor:
-    """Sum and length of each parameter and buffer, (T, 2), in double precision where there is one."""
+    """Sum and sum of squares of each parameter and buffer, (T, 2), in double precision where there is one."""
     held = [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]
-    sums = [_sum_and_length(tensor) for tensor in held if tensor.numel()]
+    sums = [_sums(tensor) for tensor in held if tensor.numel()]
     return torch.stack([each.to(sums[0].device) for each in sums]).cpu() if sums else torch.zeros(0, 2)
 
 
-def _sum_and_length(tensor: torch.Tensor) -> torch.Tensor:
-    precise = torch.float32 if tensor.device.type == "mps" else torch.float64
-    values = tensor if tensor.is_floating_point() else tensor.to(precise)
-    return torch.stack([values.sum(dtype=precise), torch.linalg.vector_norm(values, dtype=precise)])
+def _sums(tensor: torch.Tensor) -> torch.Tensor:
+    """Sum and sum of squares, (2,)."""
+    found = torch.zeros(2, dtype=torch.float32 if tensor.device.type == "mps" else torch.float64, device=tensor.device)
+    for part in tensor.reshape(-1).split(_AT_ONCE):
+        values = part.to(found.dtype)
+        found += torch.stack([values.sum(), values.square().sum()])
+    return found

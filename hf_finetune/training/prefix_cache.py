@@ -123,8 +123,7 @@ class PrefixCache(TrainerCallback):
         if rows is None:
             return inputs
         number = inputs[SPLIT]
-        stage = self.stages[self._index or 0]
-        features = stage.features.get(number) if stage is not None else None
+        features = self.stage.features.get(number) if self.stage is not None else None
         if features is None or self.trainer.tta != "none":
             real = self.splits[number]
             assert real is not None  # its batch is here
@@ -137,10 +136,14 @@ class PrefixCache(TrainerCallback):
         return self.prepare(self.collate(samples))
 
     @property
+    def stage(self) -> CachedStage | None:
+        """What batches start from now; None for real samples."""
+        return self.stages[self._index or 0]
+
+    @property
     def head_alone(self) -> bool:
         """Whether nothing but a head computes now."""
-        stage = self.stages[self._index or 0]
-        return stage is not None and stage.head_alone
+        return self.stage is not None and self.stage.head_alone
 
     def release(self) -> None:
         """After the run: the model answers as any other."""
