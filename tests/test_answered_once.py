@@ -9,7 +9,8 @@ from test_finetune import in_memory, small
 
 from hf_finetune import finetune
 from hf_finetune.training import answered_once
-from hf_finetune.training.answered_once import fingerprint
+from hf_finetune.training.answered_once import Answers, fingerprint
+from hf_finetune.training.prefix_cache import CachedStage
 from hf_finetune.training.trainer import FinetuneTrainer
 
 
@@ -56,7 +57,6 @@ def test_other_views_are_answered_anew(tmp_path, rows_answered):
         ("strategy=lora",),
         ("strategy=head", "training.num_train_epochs=2"),
         ("evaluation.calibration=temperature",),
-        # The best step is one of the head's stage, whose features are kept in bf16; the last stage has none.
         ("strategy=lp_ft", "training.num_train_epochs=4", "training.learning_rate=0.5", "cache.dtype=bf16"),
     ],
     ids=lambda pairs: pairs[0],
@@ -75,6 +75,17 @@ def test_targets_in_their_unit_are_those_of_a_second_pass(tmp_path, monkeypatch)
     assert scores(once)["validation"] == pytest.approx(scores(again)["validation"], rel=1e-6)
     predictions = [pd.read_parquet(run.path / "predictions.parquet")["prediction"] for run in (once, again)]
     np.testing.assert_array_equal(*predictions)
+
+
+def test_answers_are_those_of_weights_views_and_stage():
+    """Features kept in bf16 for one stage do not answer for the next, which has real samples."""
+    weights, stage = torch.ones(3, 2), CachedStage(replay=None, features={}, head_alone=False)
+    answers = Answers(weights, "none", stage, None, "eval")
+    assert answers.are_of(weights.clone(), "none", stage)
+    assert not answers.are_of(weights, "none", None)
+    assert not answers.are_of(weights, "none", CachedStage(replay=None, features={}, head_alone=False))
+    assert not answers.are_of(weights, "flip", stage)
+    assert not answers.are_of(weights + 1, "none", stage)
 
 
 def test_a_head_alone_looks_at_no_weights(tmp_path, monkeypatch):
