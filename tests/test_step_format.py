@@ -12,7 +12,7 @@ from trainer_samples import trainer, weights
 
 from hf_finetune import finetune
 from hf_finetune.recipes import load_recipe
-from hf_finetune.training import fastest, known_formats
+from hf_finetune.training import fastest, known_formats, work
 from hf_finetune.training.fastest import Way, settle_format
 from hf_finetune.training.precision import NumberFormat
 
@@ -29,7 +29,7 @@ def nothing_known(monkeypatch):
 @pytest.fixture
 def worth(monkeypatch):
     """Every run is worth measuring."""
-    monkeypatch.setattr(fastest, "WORTH_MEASURING", {"cpu": 0.0})
+    monkeypatch.setattr(work, "_WORTH_MEASURING", {"cpu": 0.0})
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_the_work_of_a_forward_pass_is_counted(tmp_path):
     config = ours.model.config
     attention = 2 * config.num_hidden_layers * tokens**2 * config.hidden_size  # scores, and the mean by them
     with fastest.untouched(ours):
-        assert fastest._operations(ours, fastest.batch_of(ours, [0, 1])) == 2 * (
+        assert fastest._work(ours, fastest.batch_of(ours, [0, 1])).operations / 2 == 2 * (
             (matrices - pooled) * tokens + pooled + attention
         )
         assert not torch.nn.modules.module._global_forward_hooks  # a count leaves nothing behind
@@ -156,7 +156,23 @@ def test_the_work_of_layers_that_are_no_linear_of_torchs_is_counted(tmp_path):
     tokens = ours.train_dataset[0]["input_ids"].shape[-1]
     matrices = sum(module.weight.numel() for module in ours.model.modules() if type(module).__name__ == "Conv1D")
     with fastest.untouched(ours):
-        assert fastest._operations(ours, fastest.batch_of(ours, [0, 1])) > 2 * matrices * tokens > 0
+        assert fastest._work(ours, fastest.batch_of(ours, [0, 1])).operations / 2 > 2 * matrices * tokens > 0
+
+
+def test_numbers_that_come_and_go_are_work_too():
+    """By its operations alone all of 2,000 images of MobileNetV2, 100 s on two cores, were a small run."""
+    from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
+
+    model = MobileNetV2ForImageClassification(MobileNetV2Config(image_size=224, num_labels=10))
+    with work.counted(model) as found:
+        model(torch.zeros(1, 3, 224, 224))
+    assert 5e8 < found.operations < 7e8
+    assert 1e7 < found.numbers < 4e7
+    assert found.total == found.operations + 80 * found.numbers
+    assert work.worth_measuring(found.total, 2_000, torch.device("cpu"))
+    assert not work.worth_measuring(found.operations, 2_000, torch.device("cpu"))
+    assert not work.worth_measuring(found.total, 2_000, torch.device("cuda"))
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_channels_last_changes_the_layout_and_not_the_model(tmp_path):

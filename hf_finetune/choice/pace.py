@@ -21,9 +21,9 @@ from hf_finetune.evaluation.predict import best_device, take
 from hf_finetune.evaluation.products import fast_products, faster_library, library_in_use
 from hf_finetune.model.attention import fast_attention, faster_attention
 from hf_finetune.training.dry_run import untouched_model
-from hf_finetune.training.fastest import WORTH_MEASURING, operation_counter
 from hf_finetune.training.known_kernels import known
 from hf_finetune.training.precision import choose_precision
+from hf_finetune.training.work import Work, counted, worth_measuring
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,10 +68,9 @@ def measure_pace(
     reading = (time.perf_counter() - began) / len(few)
     model = loaded.model.to(device)
     batch = normalized({name: value.to(device) for name, value in read.items() if name != "labels"})
-    operations, frozen = _operations(loaded, batch)
+    work, frozen = _work(loaded, batch)
     formats = [False]
-    large = 3 * epochs * len(rows) * operations / len(few) >= WORTH_MEASURING.get(device.type, float("inf"))
-    if large and choose_precision("auto").name == "bf16":
+    if worth_measuring(work.total / len(few), epochs * len(rows), device) and choose_precision("auto").name == "bf16":
         formats.append(True)
     cost = {}
     for in_bf16 in formats:
@@ -99,16 +98,16 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def _operations(loaded: LoadedModel, batch: dict[str, Any]) -> tuple[float, tuple[float, ...]]:
-    """Operations of a batch's forward pass, and the share of them before each block and before the head."""
+def _work(loaded: LoadedModel, batch: dict[str, Any]) -> tuple[Work, tuple[float, ...]]:
+    """The work of a batch's forward pass, and the share of its operations before each block and before the head."""
     model, marks = loaded.model, []
     first = {block.modules[0]: number for number, block in enumerate(loaded.anatomy.blocks)}
     before = [0.0] * len(first)
     was_training = model.training
     model.eval()
-    with torch.no_grad(), operation_counter() as counter:
+    with counted(model) as work:
         handles = [
-            model.get_submodule(name).register_forward_pre_hook(_mark(before, number, counter))
+            model.get_submodule(name).register_forward_pre_hook(_mark(before, number, work))
             for name, number in first.items()
         ]
         try:
@@ -117,14 +116,13 @@ def _operations(loaded: LoadedModel, batch: dict[str, Any]) -> tuple[float, tupl
             for handle in handles:
                 handle.remove()
             model.train(was_training)
-    total = max(float(counter.get_total_flops()), 1.0)
-    marks = [value / total for value in before]
-    return total, (*_growing(marks), 1.0)
+    marks = [value / max(work.operations, 1.0) for value in before]
+    return work, (*_growing(marks), 1.0)
 
 
-def _mark(before: list[float], number: int, counter: Any) -> Any:
+def _mark(before: list[float], number: int, work: Work) -> Any:
     def hook(_: nn.Module, __: Any) -> None:
-        before[number] = float(counter.get_total_flops())
+        before[number] = work.operations
 
     return hook
 

@@ -9,7 +9,6 @@ The steps are real ones, forward and backward, of training rows, and leave no tr
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,15 +20,11 @@ from torch import nn
 from hf_finetune.training.dry_run import batch_of, untouched
 from hf_finetune.training.known_formats import key_of_format, recall_format, remember_format
 from hf_finetune.training.precision import NumberFormat, launcher_shards_the_model
+from hf_finetune.training.work import Work, counted, worth_measuring
 
 if TYPE_CHECKING:
-    from torch.utils.flop_counter import FlopCounterMode
-
     from hf_finetune.training.trainer import FinetuneTrainer
 
-# Floating-point operations of a run below which nothing is measured: some twenty seconds of work, in which the faster
-# format of two saves about what it costs to find it out.
-WORTH_MEASURING = {"cpu": 4e12, "cuda": 1e14}
 _SHARE, _AT_MOST = 0.03, 5.0  # of the run's expected time, and seconds
 _ROUNDS = 3
 _FEW, _HOPELESS = 4, 1.5  # samples of a first look, and how much slower needs no second
@@ -91,7 +86,7 @@ def _decide(trainer: FinetuneTrainer, given: NumberFormat) -> tuple[str, str, bo
         if trainer.args.max_steps > 0:
             rows = trainer.args.max_steps * trainer.get_total_train_batch_size(trainer.args)
         batch = batch_of(trainer, _middling(trainer.train_dataset, 2))
-        if 3 * rows * _operations(trainer, batch) < WORTH_MEASURING.get(trainer.args.device.type, float("inf")):
+        if not worth_measuring(_work(trainer, batch).total / 2, rows, trainer.args.device):
             return name, "a small run" if name != given.name else given.reason, False
         key = key_of_format(trainer, batch, f"{given.name} {given.open} {_METHOD}")
         if (known := recall_format(key)) is not None:
@@ -115,20 +110,11 @@ def _ways(model: nn.Module, given: NumberFormat) -> list[Way]:
     return [Way(bf16, channels_last) for channels_last in layouts for bf16 in formats]
 
 
-def _operations(trainer: FinetuneTrainer, batch: dict[str, Any]) -> float:
-    """Floating-point operations of one of two samples, forward: products, convolutions and attention; no timing."""
-    with torch.no_grad(), operation_counter() as counter:
+def _work(trainer: FinetuneTrainer, batch: dict[str, Any]) -> Work:
+    """The work of the batch's forward pass."""
+    with counted(trainer.model) as work:
         trainer.compute_loss(trainer.model, batch)
-    return counter.get_total_flops() / 2
-
-
-def operation_counter() -> FlopCounterMode:
-    """A counter of floating-point operations; higher-order operators count nothing where torch can pass them by."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    if "skip_unsupported" not in inspect.signature(FlopCounterMode).parameters:  # as in torch 2.13
-        return FlopCounterMode(display=False)
-    return FlopCounterMode(display=False, skip_unsupported=True)
+    return work
 
 
 def _measure(trainer: FinetuneTrainer, ways: list[Way], rows: float) -> tuple[dict[Way, float], int]:
