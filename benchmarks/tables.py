@@ -94,15 +94,20 @@ def _circumstances(record: Record) -> str:
 
 def machines_table(results: Path) -> str:
     """Each bar that was also run on another machine (`results/other_machine`), with what was reached on both."""
-    rows, machines = [], ["", ""]
+    rows: list[str] = []
+    machines: tuple[dict[str, set[str]], ...] = ({}, {})
     for other in sorted((results / "other_machine").glob("*.json")):
         records = [json.loads(file.read_text(encoding="utf-8")) for file in (results / other.name, other)]
-        machines = [f"{record['hardware'].split(';')[0]}), {record['date']}" for record in records]
+        for known, record in zip(machines, records, strict=True):
+            known.setdefault(f"{record['hardware'].split(';')[0]})", set()).add(record["date"])
         for bar in records[0]["bars"]:
             found = [value_of(record, bar) for record in records]
             reached = [f"{value:.2f}" if is_met(bar, value) else f"**{value:.2f}**" for value, _ in filter(None, found)]
             rows.append(f"| {' | '.join([other.stem, bar['words'], _bound(bar), *reached])} |")
-    head = f"| contest | promise | bar | {machines[0]} | {machines[1]} |\n|---|---|---|---|---|"
+    ours, others = (
+        "; ".join(f"{machine}, {' and '.join(sorted(dates))}" for machine, dates in known.items()) for known in machines
+    )
+    head = f"| contest | promise | bar | {ours} | {others} |\n|---|---|---|---|---|"
     return "\n".join([head, *rows]) if rows else NOT_RUN
 
 

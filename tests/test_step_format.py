@@ -160,7 +160,7 @@ def test_the_work_of_layers_that_are_no_linear_of_torchs_is_counted(tmp_path):
 
 
 def test_numbers_that_come_and_go_are_work_too():
-    """By its operations alone all of 2,000 images of MobileNetV2, 100 s on two cores, were a small run."""
+    """By its operations alone an epoch of 2,000 images of MobileNetV2, minutes on two cores, was a small run."""
     from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
 
     model = MobileNetV2ForImageClassification(MobileNetV2Config(image_size=224, num_labels=10))
@@ -168,11 +168,21 @@ def test_numbers_that_come_and_go_are_work_too():
         model(torch.zeros(1, 3, 224, 224))
     assert 5e8 < found.operations < 7e8
     assert 1e7 < found.numbers < 4e7
-    assert found.total == found.operations + 80 * found.numbers
     assert work.worth_measuring(found.total, 2_000, torch.device("cpu"))
     assert not work.worth_measuring(found.operations, 2_000, torch.device("cpu"))
     assert not work.worth_measuring(found.total, 2_000, torch.device("cuda"))
+    with pytest.raises(RuntimeError, match="3 channels"), work.counted(model):
+        model(torch.zeros(1, 4, 224, 224))
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_run_is_large_by_the_numbers_of_its_layers_too(tmp_path, monkeypatch):
+    ours = trainer(tmp_path, "resnet")
+    found = fastest._work(ours, fastest.batch_of(ours, [0, 1]))
+    rows = len(ours.train_dataset) * ours.args.num_train_epochs
+    limit = 3 * rows * (found.operations + 8 * found.numbers) / 2
+    monkeypatch.setattr(work, "_WORTH_MEASURING", {"cpu": limit})
+    assert settle_format(ours, OPEN).reason.startswith("ms a step of 4: ")
 
 
 def test_channels_last_changes_the_layout_and_not_the_model(tmp_path):
