@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -161,9 +162,11 @@ def test_a_fault_of_one_process_in_the_middle_stops_all_with_the_reason(run_in):
         "from hf_finetune.cli import main\n"
         "sys.exit(main(['train', *sys.argv[1:]]))\n"
     )
+    began = time.monotonic()
     found = run_in("torchrun", "--standalone", "--nproc_per_node", "2", "job.py", *JOB, timeout=200)
     assert found.returncode != 0
     assert "Process 1 of 2: RuntimeError: no such page in process 1" in found.stderr
+    assert time.monotonic() - began < 150
 
 
 @pytest.mark.long

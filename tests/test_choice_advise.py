@@ -135,9 +135,9 @@ def test_where_there_is_no_time_it_says_so_and_follows_a_rule():
 def test_the_share_is_of_the_time_that_the_recipe_has():
     """Of a run that ends after its minutes, however many epochs it could take."""
     found = advise(digits("training.num_train_epochs=3000", "training.max_minutes=0.02"), share=0.01)
-    assert found.full_seconds < 30  # hundreds for all epochs; 1.2 are the minutes of the recipe
+    assert found.full_seconds < 3
     assert found.measures is None
-    assert all(option.seconds < 30 for option in found.options)
+    assert all(option.seconds < 3 for option in found.options)
 
 
 def test_measuring_the_pace_changes_nothing():
